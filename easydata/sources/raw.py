@@ -1,0 +1,123 @@
+"""The raw bytes of a file, local or behind an fsspec URL, hashed while they are read."""
+
+from __future__ import annotations
+
+import io
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from urllib.parse import urlsplit
+
+from easydata.errors import SourceError, SourceNotFoundError
+from easydata.fingerprint import Hasher
+
+if TYPE_CHECKING:
+    from collections.abc import Buffer  # type: ignore[attr-defined]
+
+__all__ = ["READ_BYTES", "HashedFile", "Place", "read_hash"]
+
+READ_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the bytes of one file are.
+
+    Attributes:
+        name: the path as it was given, for messages.
+        path: the path, or the path inside `filesystem`.
+        filesystem: an fsspec file system; None for a local file.
+    """
+
+    name: str
+    path: str
+    filesystem: Any = None
+
+    @property
+    def identity(self) -> str:
+        """Equal for two names of one file."""
+        if self.filesystem is None:
+            return os.path.realpath(self.path)
+        return str(self.filesystem.unstrip_protocol(self.path))
+
+    @property
+    def file_name(self) -> str:
+        """The path without what a web address may say after it: "?token=…"."""
+        is_web = self.path.startswith(("http://", "https://"))
+        return urlsplit(self.path).path if is_web else self.path
+
+    def size(self) -> int | None:
+        """Raw bytes; None where the server does not say."""
+        try:
+            if self.filesystem is None:
+                return Path(self.path).stat().st_size
+            size = self.filesystem.info(self.path).get("size")
+        except OSError as error:
+            raise _unreadable(self.name, error) from error
+        return None if size is None else int(size)
+
+    def open(self) -> BinaryIO:
+        """Open for reading, unbuffered where the file is local.
+
+        Raises:
+            SourceNotFoundError: it is gone.
+            SourceError: it cannot be opened.
+        """
+        try:
+            if self.filesystem is None:
+                return cast("BinaryIO", Path(self.path).open("rb", buffering=0))
+            return cast("BinaryIO", self.filesystem.open(self.path, "rb"))
+        except OSError as error:
+            raise _unreadable(self.name, error) from error
+
+
+class HashedFile(io.RawIOBase):
+    """A file read from its first byte to its last, with the hash of what was read.
+
+    Wrap it in `io.BufferedReader`: large reads then pass straight through to the file.
+    """
+
+    def __init__(self, place: Place) -> None:
+        super().__init__()
+        self._name = place.name
+        self._file = place.open()
+        self._hasher = Hasher()
+        self.bytes_read = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Buffer) -> int:
+        try:
+            count = int(cast("Any", self._file).readinto(buffer))
+        except OSError as error:
+            raise _unreadable(self._name, error) from error
+        self._hasher.update(memoryview(buffer)[:count])
+        self.bytes_read += count
+        return count
+
+    def finish(self) -> str:
+        """Read what is left (bytes after a compressed stream) and return the hash of it all."""
+        buffer = bytearray(READ_BYTES)
+        while self.readinto(buffer):
+            pass
+        return self._hasher.hexdigest()
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
+def read_hash(place: Place) -> str:
+    """XXH3-128 of the raw bytes of a file, as 32 hexadecimal digits."""
+    with HashedFile(place) as file:
+        return file.finish()
+
+
+def _unreadable(name: str, error: OSError) -> SourceError:
+    why = error.strerror or str(error) or type(error).__name__
+    if isinstance(error, FileNotFoundError):
+        return SourceNotFoundError(f"{name} does not exist. Check the path.")
+    return SourceError(f"{name} cannot be read: {why}.")
