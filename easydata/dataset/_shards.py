@@ -1,0 +1,348 @@
+"""The shards of an opened dataset: mapped, checked and decoded when first touched.
+
+Every byte is compared with its checksum before anything looks at it, once, in blocks of 1 MiB
+(`verify="lazy"`). Token ids of uncompressed shards are checked block by block as they are read;
+all other buffers of a batch when the batch is first decoded.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import xxhash
+
+from easydata.dataset._gather import MappedRegions
+from easydata.errors import CorruptShardError
+from easydata.format.arrays import empty_batch, number_view
+from easydata.format.checksums import BLOCK_BYTES, block_count
+from easydata.format.ledger import Ledger
+from easydata.format.mapping import map_file
+from easydata.format.stream import decode_batch
+
+__all__ = ["OpenBatch", "Shards", "Verify"]
+
+Verify = Literal["lazy", "open", "never"]
+
+_SMALL_BATCH_BYTES = 2 * BLOCK_BYTES  # checking it all costs less than finding what to check
+_MAPPED_BATCHES = 4096  # a decoded view costs a few kilobytes, whatever it shows
+
+
+class OpenBatch(NamedTuple):
+    """A decoded record batch.
+
+    Attributes:
+        batch: the record batch; its token column is a list column.
+        offsets: int32 or int64[rows + 1]: where each row's tokens start in `values`.
+        values: uint16[tokens] (or another token type), read-only: all tokens of the batch.
+    """
+
+    batch: pa.RecordBatch
+    offsets: npt.NDArray[np.integer]
+    values: npt.NDArray[np.integer]
+
+
+class Shards:
+    """Reads the record batches of a dataset. Safe to share between threads."""
+
+    def __init__(
+        self,
+        directory: Path,
+        ledger: Ledger,
+        *,
+        token_column: str,
+        verify: Verify,
+        cache_bytes: int,
+    ) -> None:
+        """Open nothing yet.
+
+        Args:
+            directory: where the shards lie.
+            ledger: what they consist of.
+            token_column: name of the list column of token ids.
+            verify: "lazy" checks at first touch, "never" not at all.
+            cache_bytes: how much decoded data of compressed shards may be kept.
+        """
+        self.ledger = ledger
+        self.is_mapped = (
+            ledger.metadata["shard_format"] == "ipc" and ledger.metadata["compression"] == "none"
+        )
+        self._directory = directory
+        self._token_column = token_column
+        self._maps: dict[int, pa.Buffer] = {}
+        self._open: OrderedDict[int, OpenBatch] = OrderedDict()
+        self._open_bytes = 0
+        self._cache_bytes = cache_bytes
+        self._lock = threading.Lock()
+        has_checksums = len(ledger.checksums) > 0
+        self._checked = np.full(len(ledger.checksums), verify == "never")
+        self._all_checked = verify == "never" or not has_checksums
+        # Of each batch of a mapped shard: how many bytes after its start token 0 lies, and
+        # whether it has been opened and every byte of it checked.
+        self._dtype = np.dtype(ledger.schema.field(token_column).type.value_type.to_pandas_dtype())
+        self._token_offsets = np.zeros(len(ledger.batch_offsets), np.int64)
+        self._is_ready = np.zeros(len(ledger.batch_offsets), np.bool_)
+        self._regions = MappedRegions(len(ledger.batch_offsets), self._dtype)
+
+    def shard_of(self, batch: int) -> int:
+        """Index of the shard that holds a batch."""
+        return int(np.searchsorted(self.ledger.first_batches, batch, side="right")) - 1
+
+    def map_shard(self, shard: int) -> pa.Buffer:
+        """The whole file, mapped; not checked.
+
+        Raises:
+            CorruptShardError: it is missing or has another size than the ledger says.
+        """
+        buffer = self._maps.get(shard)
+        if buffer is None:
+            path = os.path.join(self._directory, self.ledger.shard_name(shard))  # noqa: PTH118
+            try:
+                buffer = map_file(path)
+            except FileNotFoundError as error:
+                raise CorruptShardError(
+                    f"Shard {path} is missing. If the dataset was built again since it was "
+                    f"opened, open it again. {self._remedy}"
+                ) from error
+            expected = int(self.ledger.shard_bytes[shard])
+            if buffer.size != expected:
+                raise CorruptShardError(
+                    f"Shard {path} has {buffer.size} bytes, not the {expected} that were "
+                    f"written. {self._remedy}"
+                )
+            # Another thread may have mapped it too: addresses must all refer to one map.
+            buffer = self._maps.setdefault(shard, buffer)
+        return buffer
+
+    def open_batch(self, batch: int) -> OpenBatch:
+        """A record batch, decoded and validated. Its token ids are not checked yet if mapped.
+
+        Raises:
+            CorruptShardError: its bytes are not those that were written.
+        """
+        found = self._open.get(batch)
+        if found is None:
+            found = self._decode(batch)
+            with self._lock:
+                if not self.is_mapped and batch not in self._open:
+                    self._open_bytes += found.batch.nbytes
+                self._open[batch] = found
+                while self._is_too_much():
+                    _, evicted = self._open.popitem(last=False)
+                    self._open_bytes -= 0 if self.is_mapped else evicted.batch.nbytes
+        else:
+            with self._lock:
+                if batch in self._open:
+                    self._open.move_to_end(batch)
+        return found
+
+    def whole_batch(self, batch: int) -> pa.RecordBatch:
+        """A record batch of which every byte has been checked."""
+        found = self.open_batch(batch)
+        self.check_tokens(batch, 0, len(found.values))
+        return found.batch
+
+    def tokens(self, batch: int, start: int, stop: int) -> npt.NDArray[np.integer]:
+        """Tokens `start` to `stop` of a batch: a read-only view, checked."""
+        found = self.open_batch(batch)
+        self.check_tokens(batch, start, stop)
+        return found.values[start:stop]
+
+    def check_tokens(self, batch: int, start: int, stop: int) -> None:
+        """Check the blocks that hold tokens `start` to `stop` of a mapped batch."""
+        if self._all_checked or not self.is_mapped or stop <= start:
+            return
+        self.open_batch(batch)
+        itemsize = self._dtype.itemsize
+        offset = int(self._token_offsets[batch])
+        self._check(batch, offset + start * itemsize, offset + stop * itemsize)
+
+    def gather(
+        self, batches: npt.NDArray[np.int64], starts: npt.NDArray[np.int64], length: int
+    ) -> npt.NDArray[np.integer]:
+        """dtype[n, length]: runs of tokens of mapped shards, each inside its batch; copied.
+
+        Args:
+            batches: int64[n], n ≥ 1.
+            starts: int64[n], tokens from the start of the batch.
+            length: tokens in each run, at least 1.
+        """
+        if not self._is_ready[batches].all():
+            self._make_ready(batches, starts, length)
+        return self._regions.gather(batches, starts, length)
+
+    def _make_ready(
+        self, batches: npt.NDArray[np.int64], starts: npt.NDArray[np.int64], length: int
+    ) -> None:
+        """Open the batches, and check the blocks that hold these runs."""
+        # np.unique would import numpy.ma: 15 ms, where all of opening takes 3.
+        for batch in sorted(set(batches[~self._is_ready[batches]].tolist())):
+            self.open_batch(batch)
+            first, stop = self._blocks_of(batch)
+            self._is_ready[batch] = self._all_checked or self._checked[first:stop].all()
+        if self._all_checked:
+            return
+        itemsize = self._dtype.itemsize
+        offsets = self._token_offsets[batches] + starts * itemsize
+        blocks = self.ledger.batch_first_blocks[batches]
+        low = blocks + offsets // BLOCK_BYTES
+        high = blocks + (offsets + length * itemsize - 1) // BLOCK_BYTES
+        doubtful = ~(self._checked[low] & self._checked[high]) | (high - low > 1)
+        for i in np.flatnonzero(doubtful).tolist():
+            self.check_tokens(int(batches[i]), int(starts[i]), int(starts[i]) + length)
+
+    def check_shard(self, shard: int) -> None:
+        """Check every byte of a shard, and that each batch holds what the ledger says.
+
+        Raises:
+            CorruptShardError: at the first difference.
+        """
+        ledger = self.ledger
+        self._check_edges(shard)
+        for batch in range(*ledger.first_batches[shard : shard + 2].tolist()):
+            self._check(batch, 0, int(ledger.batch_bytes[batch]))
+            self._decode(batch)
+
+    def _decode(self, batch: int) -> OpenBatch:
+        ledger = self.ledger
+        shard = self.shard_of(batch)
+        data = self.map_shard(shard)
+        offset, size = int(ledger.batch_offsets[batch]), int(ledger.batch_bytes[batch])
+        try:
+            if ledger.metadata["shard_format"] == "parquet":
+                self._check_edges(shard)
+                self._check(batch, 0, size)
+                record_batch = self._read_row_group(data, batch - int(ledger.first_batches[shard]))
+            else:
+                message = data.slice(offset, size)
+                self._check_before_decoding(batch, message)
+                record_batch = decode_batch(message, ledger.schema)
+        except pa.ArrowMemoryError:
+            raise
+        except (pa.ArrowException, OSError) as error:
+            raise self._damage(batch, str(error)) from error
+        column = record_batch[self._token_column]
+        found = OpenBatch(
+            record_batch,
+            number_view(column.offsets),
+            number_view(column.values),
+        )
+        rows = int(ledger.first_rows[batch + 1] - ledger.first_rows[batch])
+        tokens = int(ledger.first_tokens[batch + 1] - ledger.first_tokens[batch])
+        if (record_batch.num_rows, len(found.values)) != (rows, tokens):
+            # `gather` relies on these counts when it works out addresses.
+            raise self._damage(
+                batch,
+                f"it has {record_batch.num_rows} rows and {len(found.values)} tokens where the "
+                f"ledger says {rows} and {tokens}",
+            )
+        if self.is_mapped:
+            self._token_offsets[batch] = found.values.ctypes.data - data.address - offset
+            self._regions.place(batch, found.values)
+        return found
+
+    def _check_before_decoding(self, batch: int, message: pa.Buffer) -> None:
+        """Check all of a batch but the token ids, if those can be checked as they are read."""
+        if self._all_checked:
+            return
+        if not self.is_mapped or message.size <= _SMALL_BATCH_BYTES:
+            self._check(batch, 0, message.size)
+            return
+        # The header says where the buffers lie, so it comes first; reading it needs no body.
+        self._check(batch, 0, min(message.size, BLOCK_BYTES))
+        header_bytes = 8 + int.from_bytes(memoryview(message)[4:8], "little")
+        self._check(batch, 0, header_bytes)
+        view = pa.ipc.read_record_batch(pa.ipc.read_message(message), self.ledger.schema)
+        for item, column in zip(view.schema, view.columns, strict=True):
+            buffers = column.buffers()
+            if item.name == self._token_column:
+                buffers = buffers[:-1]
+            for buffer in buffers:
+                if buffer is not None and buffer.size:
+                    start = buffer.address - message.address
+                    self._check(batch, start, start + buffer.size)
+
+    def _read_row_group(self, data: pa.Buffer, index: int) -> pa.RecordBatch:
+        import pyarrow.parquet as pq
+
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        table = file.read_row_group(index).replace_schema_metadata(None)
+        table = table.cast(self.ledger.schema).combine_chunks()
+        batches = table.to_batches()
+        if not batches:
+            return empty_batch(self.ledger.schema)
+        batches[0].validate(full=True)
+        return batches[0]
+
+    def _check(self, batch: int, start: int, stop: int) -> None:
+        """Check the blocks that hold bytes `start` to `stop` of a batch."""
+        if self._all_checked or stop <= start:
+            return
+        first = int(self.ledger.batch_first_blocks[batch])
+        low, high = start // BLOCK_BYTES, -(-stop // BLOCK_BYTES)
+        if self._checked[first + low : first + high].all():
+            return
+        offset, size = int(self.ledger.batch_offsets[batch]), int(self.ledger.batch_bytes[batch])
+        region = memoryview(self.map_shard(self.shard_of(batch)))[offset : offset + size]
+        bad = self._check_region(region, first, low, high)
+        if bad is not None:
+            raise self._damage(
+                batch, f"the checksum of bytes {offset + bad} and following does not match"
+            )
+
+    def _blocks_of(self, batch: int) -> tuple[int, int]:
+        first = int(self.ledger.batch_first_blocks[batch])
+        return first, first + block_count(int(self.ledger.batch_bytes[batch]))
+
+    def _check_edges(self, shard: int) -> None:
+        """Check what lies before and after the batches of a shard."""
+        if self._all_checked:
+            return
+        data = memoryview(self.map_shard(shard))
+        header_end, tail_start = self.ledger.region_ends[shard].tolist()
+        first, stop = self.ledger.first_blocks[shard : shard + 2].tolist()
+        tail_blocks = -(-(len(data) - tail_start) // BLOCK_BYTES)
+        for region, block in (
+            (data[:header_end], first),
+            (data[tail_start:], stop - tail_blocks),
+        ):
+            if self._check_region(region, block, 0, -(-len(region) // BLOCK_BYTES)) is not None:
+                raise CorruptShardError(
+                    f"Shard {self._directory / self.ledger.shard_name(shard)} is damaged: its "
+                    f"header or footer does not match its checksum. {self._remedy}"
+                )
+
+    def _check_region(self, region: memoryview, first: int, low: int, high: int) -> int | None:
+        """Check blocks `low` to `high` of a region; the position of the first bad one."""
+        for block in range(low, high):
+            if not self._checked[first + block]:
+                start = block * BLOCK_BYTES
+                found = xxhash.xxh3_64_intdigest(region[start : start + BLOCK_BYTES])
+                if found != int(self.ledger.checksums[first + block]):
+                    return start
+                self._checked[first + block] = True
+        return None
+
+    def _damage(self, batch: int, what: str) -> CorruptShardError:
+        shard = self.shard_of(batch)
+        index = batch - int(self.ledger.first_batches[shard])
+        path = self._directory / self.ledger.shard_name(shard)
+        return CorruptShardError(
+            f"Shard {path} is damaged in batch {index}: {what}. {self._remedy}"
+        )
+
+    @property
+    def _remedy(self) -> str:
+        command = self.ledger.repair_command(self._directory)
+        return f"Restore it from a copy, or build it again: {command}"
+
+    def _is_too_much(self) -> bool:
+        if self.is_mapped:
+            return len(self._open) > _MAPPED_BATCHES
+        return self._open_bytes > self._cache_bytes and len(self._open) > 1

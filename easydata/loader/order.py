@@ -1,0 +1,103 @@
+"""The order of samples: a keyed permutation that needs no memory.
+
+A Feistel network is a bijection on the numbers of k bits whatever its round function does
+(Luby & Rackoff, "How to construct pseudorandom permutations from pseudorandom functions", 1988).
+Numbers that fall outside 0..n-1 are sent through it again until they fall inside
+("cycle walking", Black & Rogaway, "Ciphers with arbitrary finite domains", 2002), which keeps it
+a bijection on 0..n-1. All arithmetic is on 64-bit integers, so it is one at any length up to
+2^62.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from easydata.errors import UsageError
+
+__all__ = ["MAX_LENGTH", "Permutation"]
+
+MAX_LENGTH = 1 << 62
+_ROUNDS = 6
+_MASK = (1 << 64) - 1
+
+UInt64Array = npt.NDArray[np.uint64]
+Step = Callable[[UInt64Array], UInt64Array]
+
+
+class Permutation:
+    """A bijection of 0..length-1 chosen by `seed` and `epoch`; the same on every machine.
+
+    >>> sorted(Permutation(5, seed=0, epoch=0)(np.arange(5)).tolist())
+    [0, 1, 2, 3, 4]
+    """
+
+    def __init__(self, length: int, *, seed: int, epoch: int) -> None:
+        """
+        Raises:
+            UsageError: the length is not in 1..2^62, or the seed not in 0..2^64-1.
+        """
+        if not 1 <= length <= MAX_LENGTH:
+            raise UsageError(f"cannot permute {length} samples; there must be 1 to 2^62.")
+        if not 0 <= seed <= _MASK:
+            raise UsageError(f"seed is {seed}; it must be 0 to 2^64 - 1.")
+        self.length = length
+        bits = max(2, (length - 1).bit_length())
+        self._left_bits = np.uint64(bits // 2)
+        self._right_bits = np.uint64(bits - bits // 2)
+        state = _mix_int(seed ^ _mix_int(epoch))
+        self._keys = []
+        for _ in range(_ROUNDS):
+            state = (state + 0x9E3779B97F4A7C15) & _MASK
+            self._keys.append(np.uint64(_mix_int(state)))
+
+    def __call__(self, positions: npt.ArrayLike) -> npt.NDArray[np.int64]:
+        """int64[n]: the sample at each of these positions of the epoch, 0 ≤ position < length."""
+        return self._walk(positions, self._forward)
+
+    def inverse(self, samples: npt.ArrayLike) -> npt.NDArray[np.int64]:
+        """int64[n]: the position of each of these samples, so that `inverse(self(x)) == x`."""
+        return self._walk(samples, self._backward)
+
+    def _walk(self, values: npt.ArrayLike, step: Step) -> npt.NDArray[np.int64]:
+        result = step(np.asarray(values).astype(np.uint64))
+        outside = np.flatnonzero(result >= self.length)
+        while len(outside):
+            again = step(result[outside])
+            result[outside] = again
+            outside = outside[again >= self.length]
+        return result.astype(np.int64)
+
+    def _forward(self, values: UInt64Array) -> UInt64Array:
+        # The halves swap their sizes in every round; an even number of rounds restores them.
+        left_bits, right_bits = self._left_bits, self._right_bits
+        left, right = values >> right_bits, values & _low(right_bits)
+        for key in self._keys:
+            left, right = right, (left ^ _mix(right ^ key)) & _low(left_bits)
+            left_bits, right_bits = right_bits, left_bits
+        return (left << right_bits) | right
+
+    def _backward(self, values: UInt64Array) -> UInt64Array:
+        left_bits, right_bits = self._left_bits, self._right_bits
+        left, right = values >> right_bits, values & _low(right_bits)
+        for key in reversed(self._keys):
+            left_bits, right_bits = right_bits, left_bits
+            left, right = (right ^ _mix(left ^ key)) & _low(left_bits), left
+        return (left << right_bits) | right
+
+
+def _low(bits: np.uint64) -> np.uint64:
+    return np.uint64((1 << int(bits)) - 1)
+
+
+def _mix(values: UInt64Array) -> UInt64Array:
+    """The finalizer of SplitMix64 (Steele, Lea & Flood 2014): every bit depends on every bit."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def _mix_int(value: int) -> int:
+    return int(_mix(np.array([value & _MASK], np.uint64))[0])

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from easydata.errors import UsageError
+from easydata.loader.order import MAX_LENGTH, Permutation
+
+
+@pytest.mark.parametrize("seed", [0, 2**64 - 1])
+def test_every_small_length_is_a_bijection(seed: int) -> None:
+    for length in range(1, 301):
+        order = Permutation(length, seed=seed, epoch=length)
+        positions = np.arange(length)
+        samples = order(positions)
+        assert samples.dtype == np.int64
+        assert sorted(samples.tolist()) == list(range(length))
+        assert order.inverse(samples).tolist() == positions.tolist()
+        assert order(order.inverse(positions)).tolist() == positions.tolist()
+
+
+@given(
+    length=st.integers(1, MAX_LENGTH),
+    seed=st.integers(0, 2**64 - 1),
+    epoch=st.integers(0, 10**6),
+    data=st.data(),
+)
+def test_points_of_any_length(length: int, seed: int, epoch: int, data: st.DataObject) -> None:
+    order = Permutation(length, seed=seed, epoch=epoch)
+    points = data.draw(st.lists(st.integers(0, length - 1), min_size=1, max_size=20, unique=True))
+    samples = order(points).tolist()
+    assert all(0 <= sample < length for sample in samples)
+    assert len(set(samples)) == len(points)
+    assert order.inverse(samples).tolist() == points
+    # One at a time gives the same as all at once.
+    assert [int(order([point])[0]) for point in points] == samples
+
+
+# A resumed training run must see the same order in every release.
+@pytest.mark.parametrize(
+    ("length", "seed", "epoch", "expected"),
+    [
+        (1, 0, 0, [0]),
+        (10, 0, 0, [7, 5, 1, 8, 6, 3, 4, 0, 9, 2]),
+        (10, 0, 1, [6, 8, 7, 5, 0, 3, 9, 2, 1, 4]),
+        (10, 1, 0, [6, 0, 2, 1, 8, 9, 4, 7, 3, 5]),
+        (1000, 42, 7, [827, 56, 597, 261, 508, 371]),
+        (2**32 + 1, 2**64 - 1, 3, [1230454633, 984812986, 207209473, 35948087]),
+        (
+            4611686018427387904,
+            5,
+            0,
+            [3810564303408795460, 3951627237012185773, 1787224666347795012],
+        ),
+    ],
+)
+def test_golden_values(length: int, seed: int, epoch: int, expected: list[int]) -> None:
+    order = Permutation(length, seed=seed, epoch=epoch)
+    assert order(np.arange(len(expected))).tolist() == expected
+
+
+def test_seeds_and_epochs_differ() -> None:
+    orders = {
+        tuple(Permutation(50, seed=seed, epoch=epoch)(np.arange(50)).tolist())
+        for seed in range(20)
+        for epoch in range(20)
+    }
+    assert len(orders) == 400
+
+
+def chi_square(counts: np.ndarray) -> float:
+    expected = counts.sum() / counts.size
+    return float(((counts - expected) ** 2).sum() / expected)
+
+
+def test_every_sample_is_equally_likely_at_every_position() -> None:
+    size, trials = 10, 4000
+    counts = np.zeros((size, size))
+    for seed in range(trials):
+        counts[np.arange(size), Permutation(size, seed=seed, epoch=0)(np.arange(size))] += 1
+    # Rows and columns have fixed sums: 81 degrees of freedom; 140 is beyond one in 10,000.
+    assert chi_square(counts) < 140
+
+
+def test_every_order_of_few_samples_is_equally_likely() -> None:
+    counts: dict[tuple[int, ...], int] = {}
+    for epoch in range(6000):
+        order = tuple(Permutation(4, seed=9, epoch=epoch)(np.arange(4)).tolist())
+        counts[order] = counts.get(order, 0) + 1
+    assert len(counts) == 24
+    assert chi_square(np.array(list(counts.values()))) < 60  # 23 degrees of freedom
+
+
+def test_neighbours_are_sent_far_apart() -> None:
+    samples = Permutation(1_000_000, seed=3, epoch=1)(np.arange(100_000))
+    distances = np.abs(np.diff(samples))
+    assert abs(distances.mean() / 1_000_000 - 1 / 3) < 0.01
+    counts, _ = np.histogram(samples, bins=100, range=(0, 1_000_000))
+    assert 50 < chi_square(counts) < 160  # 99 degrees of freedom
+
+
+@pytest.mark.parametrize("length", [0, -1, MAX_LENGTH + 1])
+def test_lengths_out_of_range(length: int) -> None:
+    with pytest.raises(UsageError, match=f"cannot permute {length} samples"):
+        Permutation(length, seed=0, epoch=0)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64])
+def test_seeds_out_of_range(seed: int) -> None:
+    with pytest.raises(UsageError, match=f"seed is {seed}; it must be 0 to"):
+        Permutation(5, seed=seed, epoch=0)
