@@ -1,0 +1,374 @@
+"""The flow of a build: sources → parts → tasks → finished parts → shards → a dataset."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from easydata.build.assemble import ShardAssembler
+from easydata.build.existing import Existing
+from easydata.build.options import BuildOptions, Recipe
+from easydata.build.parts import Part, block_bytes_for, cut_parts
+from easydata.build.progress import Meter, Progress
+from easydata.build.publish import commit, prepare
+from easydata.build.reading import SourceStream
+from easydata.build.store import PartStore, StoredPart
+from easydata.build.task import BuildTask, NamedBlock, TaskResult
+from easydata.engine import Engine
+from easydata.errors import OutputExistsError, SourceError
+from easydata.fingerprint import fingerprint_strings
+from easydata.format.arrays import count_values
+from easydata.format.features import HUGGINGFACE_KEY, huggingface_metadata
+from easydata.format.ledger import METADATA_KEY, PartEntry, SpanEntry
+from easydata.metadata import CacheMetadata
+from easydata.sources import Source
+
+__all__ = ["BuildJob", "Outcome", "run_build"]
+
+_log = logging.getLogger("easydata")
+_TASK_BYTES = 512 << 10
+_BAD_ROWS_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class BuildJob:
+    """Everything a build needs, resolved.
+
+    Attributes:
+        sources: what to read.
+        out: the dataset directory, or that of all splits.
+        options: the checked options.
+        recipe: everything that shapes the result besides the sources' content.
+        task: what is done to each block.
+        features: HuggingFace features of kept fields that are richer than their types.
+        tokenizer: what the ledger records about the tokenizer.
+        tokenizer_files: what to store to load it again.
+        command: arguments of `easydata` that repeat the build, if it has such.
+    """
+
+    sources: Sequence[Source]
+    out: Path
+    options: BuildOptions
+    recipe: Recipe
+    task: BuildTask
+    features: Mapping[str, Any]
+    tokenizer: Mapping[str, Any]
+    tokenizer_files: Mapping[str, bytes]
+    command: Sequence[str] | None
+
+
+@dataclass
+class Outcome:
+    """What a build did.
+
+    Attributes:
+        parts: how many parts the result has.
+        reused: how many of them were finished before.
+        rows: rows in all splits.
+        tokens: tokens in all splits.
+        skipped: records left out because they are broken.
+        short: rows left out because they have too few tokens.
+        truncated: rows cut to the maximal length.
+    """
+
+    parts: int = 0
+    reused: int = 0
+    rows: int = 0
+    tokens: int = 0
+    skipped: int = 0
+    short: int = 0
+    truncated: int = 0
+
+
+@dataclass
+class _Pending:
+    """A part that is being made: what its tasks have given so far."""
+
+    part: Part
+    stored: list[StoredPart] | None = None
+    tasks_left: int = 0
+    is_complete: bool = False
+    results: list[TaskResult] = field(default_factory=list)
+
+
+def run_build(
+    job: BuildJob,
+    work: Path,
+    engine: Engine,
+    progress: Progress,
+    existing: Existing | None,
+    *,
+    only_reuse: bool,
+) -> Outcome:
+    """Build and publish.
+
+    Args:
+        job: what to build.
+        work: where finished parts and shards lie until the dataset is published.
+        engine: where to tokenize.
+        progress: told how far it is.
+        existing: a complete dataset at the same place, whose parts may be reused.
+        only_reuse: refuse when a part is not in `existing`.
+
+    Raises:
+        OutputExistsError: `only_reuse`, and the sources give other parts than before.
+        SourceError: there is not one row.
+    """
+    build = _Build(job, work, progress, existing, only_reuse=only_reuse)
+    outcome = build.run(engine)
+    if only_reuse and existing is not None and build.keys != existing.part_keys:
+        raise OutputExistsError(_other_rows(job))
+    if not outcome.rows:
+        shutil.rmtree(work)  # there is nothing to continue from
+        raise SourceError(_no_rows(job, outcome))
+    prepared = [
+        prepare(
+            job.out / split if split is not None else job.out,
+            build.assemblers[split],
+            schema=job.task.schema,
+            split=split,
+            sources=build.stream.entries(),
+            metadata={
+                "token_column": job.task.schema.names[0],
+                "shard_format": job.options.shard_format,
+                "compression": str(job.options.codec),
+                "recipe": dict(job.recipe.values),
+                "command": job.command,
+                "split": split,
+                "tokenizer": dict(job.tokenizer),
+            },
+            cache=CacheMetadata(
+                source_hash=fingerprint_strings(build.keys),
+                tokenizer_hash=job.tokenizer["fingerprint"],
+                config_hash=job.recipe.fingerprint,
+            ),
+            tokenizer_files=job.tokenizer_files,
+        )
+        for split in job.options.split_names
+    ]
+    commit(job.out, prepared, list(existing.folders.values()) if existing else [])
+    return outcome
+
+
+class _Build:
+    """The state of one run."""
+
+    def __init__(
+        self,
+        job: BuildJob,
+        work: Path,
+        progress: Progress,
+        existing: Existing | None,
+        *,
+        only_reuse: bool,
+    ) -> None:
+        options = job.options
+        self._job = job
+        self._only_reuse = only_reuse
+        self._known_keys = set(existing.part_keys) if existing else set()
+        self._pending: deque[_Pending] = deque()
+        self._task_bytes: deque[int] = deque()
+        self._outcome = Outcome()
+        self._bad_shown = 0
+        self.keys: list[str] = []
+        self.stream = SourceStream(
+            job.sources,
+            [job.task.fields.text, *job.task.fields.keep],
+            block_bytes_for(options.window),
+            options.limit,
+        )
+        self._meter = Meter(progress, self.stream.bytes_total)
+        is_parquet = options.shard_format == "parquet"
+        self._stores = {
+            split: PartStore(work / (split or "."), options.part_codec, keep_loose=is_parquet)
+            for split in options.split_names
+        }
+        if existing is not None and existing.folders.keys() == self._stores.keys():
+            for split, store in self._stores.items():
+                if existing.ledgers[split].metadata["shard_format"] == "ipc":
+                    store.index_dataset(existing.folders[split], existing.ledgers[split])
+        self.assemblers = {
+            split: ShardAssembler(
+                store,
+                job.task.schema,
+                self._header,
+                shard_format=options.shard_format,
+                codec=options.codec,
+                shard_size=options.shard_bytes,
+            )
+            for split, store in self._stores.items()
+        }
+
+    def run(self, engine: Engine) -> Outcome:
+        """Read, tokenize what is not there yet, and write all shards."""
+        for result in engine.map(self._job.task, self._tasks()):
+            pending = next(p for p in self._pending if p.stored is None and p.tasks_left)
+            pending.results.append(result)
+            pending.tasks_left -= 1
+            self._meter.add(
+                self._task_bytes.popleft(),
+                sum(batch.num_rows for batch in result.batches),
+                sum(count_values(batch.column(0)) for batch in result.batches),
+                raw_share=self.stream.raw_share,
+            )
+            self._show_bad(result.bad)
+            self._drain()
+        self._drain()
+        for assembler in self.assemblers.values():
+            assembler.finish()
+        if self._bad_shown:
+            _log.warning("%d broken rows were left out.", self._outcome.skipped)
+        return self._outcome
+
+    def _tasks(self) -> Iterator[list[NamedBlock]]:
+        """The tasks of every part that is not finished yet; all parts go to `_pending`."""
+        part_recipe = self._job.recipe.part_fingerprint
+        for part in cut_parts(self.stream, self._job.options.window, part_recipe):
+            pending = _Pending(part, self._find(part.key))
+            self._pending.append(pending)
+            if pending.stored is None:
+                # A part that is known may still have to be made again, as those of Parquet.
+                if self._only_reuse and part.key not in self._known_keys:
+                    raise OutputExistsError(_other_rows(self._job))
+                for task in _split_tasks(part, [s.name for s in self._job.sources]):
+                    pending.tasks_left += 1
+                    self._task_bytes.append(sum(item.block.nbytes for item in task))
+                    yield task
+            else:
+                self._meter.add(
+                    sum(span.block.nbytes for span in part.spans),
+                    sum(found.rows for found in pending.stored),
+                    sum(found.tokens for found in pending.stored),
+                    raw_share=self.stream.raw_share,
+                )
+            pending.is_complete = True
+            self._drain()
+
+    def _find(self, key: str) -> list[StoredPart] | None:
+        found = [store.find(key) for store in self._stores.values()]
+        parts = [part for part in found if part is not None]
+        if not self._job.options.skip_bad and any(part.entry.skipped for part in parts):
+            return None  # it was made with on_error="skip"; made again, it raises
+        return parts if len(parts) == len(found) else None
+
+    def _drain(self) -> None:
+        """Hand on the parts at the front that have all their results."""
+        while self._pending:
+            pending = self._pending[0]
+            if not pending.is_complete or pending.tasks_left:
+                return
+            stored = pending.stored or self._store(pending)
+            self._outcome.reused += pending.stored is not None
+            self._pending.popleft()
+            self._hand_on(pending.part, stored)
+
+    def _hand_on(self, part: Part, stored: Sequence[StoredPart]) -> None:
+        self.keys.append(part.key)
+        self._outcome.parts += 1
+        self._outcome.skipped += stored[0].entry.skipped
+        self._outcome.short += stored[0].entry.short
+        self._outcome.truncated += stored[0].entry.truncated
+        for assembler, found in zip(self.assemblers.values(), stored, strict=True):
+            assembler.add(found.at([(span.source, span.block.first_record) for span in part.spans]))
+            self._outcome.rows += found.rows
+            self._outcome.tokens += found.tokens
+
+    def _store(self, pending: _Pending) -> list[StoredPart]:
+        """Write the part of each split."""
+        results = pending.results
+        split_of_records = _by_span(pending.part, [s for r in results for s in r.splits])
+        stored = []
+        for index, store in enumerate(self._stores.values()):
+            spans = [
+                _span_entry(0, span.block.num_records, splits == index)
+                for span, splits in zip(pending.part.spans, split_of_records, strict=True)
+            ]
+            entry = PartEntry(
+                pending.part.key,
+                0,
+                spans,
+                skipped=sum(len(result.bad) for result in results),
+                short=sum(result.short for result in results),
+                truncated=sum(result.truncated for result in results),
+            )
+            batches = [result.batches[index] for result in results]
+            stored.append(store.add(entry, self._job.task.schema, batches))
+        return stored
+
+    def _header(self, keys: Sequence[str], rows: int) -> dict[bytes, bytes]:
+        """Schema metadata of a shard: only what follows from its content."""
+        source_hash = fingerprint_strings(keys)
+        cache = CacheMetadata(
+            source_hash=source_hash,
+            tokenizer_hash=self._job.tokenizer["fingerprint"],
+            config_hash=self._job.recipe.fingerprint,
+            num_examples=rows,
+        )
+        features = huggingface_metadata(self._job.task.schema, source_hash[:16], self._job.features)
+        return {
+            HUGGINGFACE_KEY: features,
+            METADATA_KEY: cache.to_json(content_only=True).encode(),
+        }
+
+    def _show_bad(self, messages: Sequence[str]) -> None:
+        for message in messages:
+            if self._bad_shown < _BAD_ROWS_SHOWN:
+                _log.warning("Left out: %s", message)
+            self._bad_shown += 1
+
+
+def _split_tasks(part: Part, names: Sequence[str]) -> Iterator[list[NamedBlock]]:
+    """The records of a part in pieces of about _TASK_BYTES, the unit of parallel work."""
+    task: list[NamedBlock] = []
+    size = 0
+    for span in part.spans:
+        block = span.block
+        start = 0
+        while start < block.num_records:
+            begin = int(block.ends[start - 1]) if start else 0
+            target = begin + _TASK_BYTES - size
+            stop = max(start + 1, int(np.searchsorted(block.ends, target, side="right")))
+            task.append(NamedBlock(names[span.source], block.slice(start, stop)))
+            size += int(block.ends[stop - 1]) - begin
+            start = stop
+            if size >= _TASK_BYTES or start < block.num_records:
+                yield task
+                task, size = [], 0
+    if task:
+        yield task
+
+
+def _by_span(part: Part, splits: Sequence[npt.NDArray[np.uint8]]) -> list[npt.NDArray[np.uint8]]:
+    """The splits of the records of each span, which tasks may have cut into several blocks."""
+    everything = np.concatenate(splits)
+    sizes = [span.block.num_records for span in part.spans]
+    return np.split(everything, np.cumsum(sizes)[:-1])
+
+
+def _span_entry(source: int, records: int, kept: npt.NDArray[np.bool_]) -> SpanEntry:
+    rows = int(kept.sum())
+    bits = None if rows == records else np.packbits(kept).tobytes()
+    return SpanEntry(source, 0, records, rows, bits)
+
+
+def _other_rows(job: BuildJob) -> str:
+    return (
+        f"{job.out} holds a dataset of other rows. Pass --overwrite to replace it, or choose "
+        "another folder with --out."
+    )
+
+
+def _no_rows(job: BuildJob, outcome: Outcome) -> str:
+    names = ", ".join(source.name for source in job.sources[:3])
+    why = "the input is empty"
+    if outcome.skipped or outcome.short:
+        why = f"{outcome.skipped} records are broken and {outcome.short} rows are too short"
+    return f"{names} gives not one row: {why}. There is nothing to build."

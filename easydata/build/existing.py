@@ -1,0 +1,143 @@
+"""What lies at the output path before a build, and whether the build has anything to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from easydata.build.options import Recipe, differences
+from easydata.errors import DatasetError, OutputExistsError
+from easydata.format.directory import (
+    SPLITS_FILE,
+    STATE_FILE,
+    WORK_FOLDER,
+    read_splits,
+    read_state,
+)
+from easydata.format.ledger import Ledger
+from easydata.sources import Source
+
+__all__ = ["Existing", "inspect_output"]
+
+
+@dataclass(frozen=True)
+class Existing:
+    """A complete dataset that a build finds at its output path.
+
+    Attributes:
+        folders: dataset directory of each split; its only name is None without splits.
+        ledgers: the ledger of each.
+    """
+
+    folders: dict[str | None, Path]
+    ledgers: dict[str | None, Ledger]
+
+    @property
+    def _first(self) -> Ledger:
+        return next(iter(self.ledgers.values()))
+
+    def reasons_to_rebuild(self, recipe: Recipe, sources: Sequence[Source]) -> list[str]:
+        """What makes the dataset another than the one asked for, as far as known at once."""
+        return [
+            *differences(self._first.metadata["recipe"], recipe.values),
+            *self._changed_sources(sources),
+        ]
+
+    @property
+    def part_keys(self) -> list[str]:
+        """The keys of its parts, in order."""
+        return [part.key for part in self._first.parts()]
+
+    def tells_all(self, sources: Sequence[Source]) -> bool:
+        """True if no reason to rebuild means no difference: every source has an identity, and
+        the extensions, which say how the same bytes are read, are those of before.
+        """
+        ledger = self._first
+        return None not in ledger.source_hashes() and all(
+            Path(source.name).suffixes[-2:] == Path(ledger.source(index)["name"]).suffixes[-2:]
+            for index, source in enumerate(sources)
+        )
+
+    def _changed_sources(self, sources: Sequence[Source]) -> list[str]:
+        ledger = self._first
+        recorded = ledger.source_hashes()
+        if len(recorded) != len(sources):
+            return [f"there were {len(recorded)} sources and are {len(sources)}"]
+        changed = [
+            source.name
+            for source, old in zip(sources, recorded, strict=True)
+            if old is not None and source.read_content_hash() != old
+        ]
+        if not changed:
+            return []
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        return [f"the content of {changed[0]}{more} changed"]
+
+
+def inspect_output(out: Path, *, overwrite: bool) -> Existing | None:
+    """The complete dataset at `out`, if there is one.
+
+    Raises:
+        OutputExistsError: something else is there that a build must not touch, or (without
+            `overwrite`) a dataset that easydata did not write.
+        DatasetError: a damaged dataset is there, and `overwrite` is not set.
+    """
+    if not out.exists():
+        return None
+    if not out.is_dir():
+        raise OutputExistsError(f"{out} is a file. Choose another folder with --out.")
+    names = {path.name for path in out.iterdir()}
+    if not {STATE_FILE, SPLITS_FILE} & names:
+        others = sorted(names - {WORK_FOLDER} - _unfinished(out, names))
+        if others:
+            shown = ", ".join(others[:3]) + (", …" if len(others) > 3 else "")
+            raise OutputExistsError(
+                f"{out} already holds files that are no dataset ({shown}). "
+                "Choose an empty or new folder with --out."
+            )
+        return None
+    try:
+        return _open_existing(out)
+    except (DatasetError, OutputExistsError):
+        if overwrite:
+            return None
+        raise
+
+
+def _unfinished(out: Path, names: set[str]) -> set[str]:
+    """Names that a build killed while publishing leaves beside its work folder."""
+    if WORK_FOLDER not in names:
+        return set()
+    ours = ("data-", "ledger-", "tokenizer-", ".tmp-", "dataset_info.json")
+    splits = {path.name for path in out.iterdir() if path.is_dir() and _is_split(path)}
+    return {name for name in names if name.startswith(ours)} | splits
+
+
+def _is_split(path: Path) -> bool:
+    names = [item.name for item in path.iterdir()]
+    ours = ("ledger-", "data-", ".tmp-", "state.json")
+    return not names or any(name.startswith(ours) for name in names)
+
+
+def _open_existing(out: Path) -> Existing:
+    splits = read_splits(out)
+    # A directory with both files is one dataset to `datasets` too.
+    folders: dict[str | None, Path] = {None: out}
+    if splits is not None and not (out / STATE_FILE).exists():
+        folders = {name: out / name for name in splits}
+    ledgers = {}
+    for name, folder in folders.items():
+        _, ledger_name = read_state(folder)
+        if ledger_name is None:
+            raise OutputExistsError(
+                f"{folder} holds a dataset that HuggingFace datasets saved. "
+                "Choose another folder with --out, or pass --overwrite to replace it."
+            )
+        try:
+            ledgers[name] = Ledger.open(folder / ledger_name)
+        except FileNotFoundError as error:
+            raise DatasetError(
+                f"The ledger of {folder} is missing. Pass --overwrite to build it again."
+            ) from error
+    return Existing(folders, ledgers)

@@ -1,0 +1,77 @@
+"""Reading the sources of a build once: blocks, progress, identities, and the row limit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from easydata.build.parts import SourceBlocks
+from easydata.sources import Block, Source
+
+__all__ = ["SourceStream"]
+
+
+class SourceStream:
+    """All sources, one after another, up to a number of records.
+
+    Attributes:
+        bytes_read: raw bytes read so far.
+        content_read: bytes of records in them, which is more where files are compressed.
+        hashes: identity of each source that was read to its end, None where there is none.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        field_names: Sequence[str],
+        block_bytes: int,
+        limit: int | None,
+    ) -> None:
+        self._sources = sources
+        self._field_names = field_names
+        self._block_bytes = block_bytes
+        self._left = limit
+        self.bytes_read = 0
+        self.content_read = 0
+        self.hashes: list[str | None] = [None] * len(sources)
+
+    @property
+    def bytes_total(self) -> int | None:
+        """Raw bytes of all sources, or None where one does not know or a limit comes first."""
+        sizes = [source.nbytes for source in self._sources]
+        known = [size for size in sizes if size is not None]
+        return sum(known) if len(known) == len(sizes) and self._left is None else None
+
+    @property
+    def raw_share(self) -> float:
+        """Raw bytes for each byte of records, so far."""
+        return self.bytes_read / max(self.content_read, 1)
+
+    def __iter__(self) -> Iterator[SourceBlocks]:
+        for index, source in enumerate(self._sources):
+            if self._left == 0:
+                return
+            yield SourceBlocks(source.is_file, self._blocks(index, source))
+
+    def entries(self) -> list[dict[str, Any]]:
+        """Name, raw bytes and identity of each source, for the ledger."""
+        return [
+            {"name": source.name, "bytes": source.nbytes, "hash": found}
+            for source, found in zip(self._sources, self.hashes, strict=True)
+        ]
+
+    def _blocks(self, index: int, source: Source) -> Iterator[Block]:
+        before = self.bytes_read
+        with source.open(self._field_names, self._block_bytes) as reader:
+            for block in reader:
+                self.bytes_read = before + reader.bytes_read
+                self.content_read += block.nbytes
+                if self._left is not None:
+                    if block.num_records >= self._left:
+                        last, self._left = block.slice(0, self._left), 0
+                        yield last
+                        return
+                    self._left -= block.num_records
+                yield block
+            self.bytes_read = before + reader.bytes_read
+            self.hashes[index] = reader.content_hash

@@ -1,0 +1,58 @@
+"""The long form of the kill test: `python -m tests.stress [kills] [seed]`.
+
+Each round kills a build at random moments until it completes, and compares every byte with a
+build that nobody disturbed. A new seed is drawn and printed unless one is given.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sys
+import tempfile
+from pathlib import Path
+
+import easydata as ed
+from tests.build.killing import OPTIONS, build_with_kills
+from tests.build.support import rows, shards, write
+
+SIZES = {"tokenizer": "bytes", "part_size": "4kB", "shard_size": "20kB"}
+VARIANTS = [{}, {"compression": "zstd"}, {"format": "parquet"}]
+
+
+def main() -> None:
+    """Kill builds of every variant, at least `kills` times in all."""
+    wanted = int(sys.argv[1]) if len(sys.argv) > 1 else 60
+    seed = int(sys.argv[2]) if len(sys.argv) > 2 else secrets.randbelow(10**6)
+    print(f"seed {seed}")
+    done = rounds = 0
+    while done < wanted:
+        variant = VARIANTS[rounds % len(VARIANTS)]
+        with_old = rounds % 2 == 1
+        with tempfile.TemporaryDirectory() as folder:
+            kills = one_round(Path(folder), variant, seed + rounds, with_old=with_old)
+        done += kills
+        rounds += 1
+        over = " over a dataset" if with_old else ""
+        print(f"round {rounds}: {variant or 'plain'}{over}: {kills} kills, {done} in all")
+    print("Every byte as it should be.")
+
+
+def one_round(folder: Path, variant: dict[str, str], seed: int, *, with_old: bool) -> int:
+    """Build once undisturbed, once with up to 20 kills; how many there were."""
+    source = write(folder / "a.jsonl", rows(1000, seed=seed))
+    ed.build(source, out=folder / "whole", **SIZES, **variant)
+    whole = shards(folder / "whole")
+    out = folder / "out"
+    command = ["build", source, *OPTIONS, "--out", out]
+    for name, value in variant.items():
+        command += [f"--{name}", value]
+    old = None
+    if with_old:
+        ed.build(rows(200, seed=seed + 1), out=out, **SIZES)
+        old = shards(out)
+        command.append("--overwrite")
+    return build_with_kills(command, out, kills=20, seed=seed, whole=whole, old=old)
+
+
+if __name__ == "__main__":
+    main()
