@@ -1,0 +1,74 @@
+"""easydata tokenizes text once, keeps it in an Arrow cache, and feeds training loops."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from easydata.build import build
+from easydata.dataset import Lineage, TokenDataset, open_dataset, open_splits
+from easydata.errors import (
+    BadRowError,
+    CorruptShardError,
+    DatasetError,
+    EasyDataError,
+    FormatVersionError,
+    MissingDependencyError,
+    NotADatasetError,
+    OutputExistsError,
+    SourceError,
+    SourceNotFoundError,
+    StorageError,
+    TokenizerError,
+    UsageError,
+    WorkerError,
+)
+from easydata.loader import DataLoader
+from easydata.metadata import CacheMetadata
+
+if TYPE_CHECKING:
+    from easydata.build.estimate import BuildEstimate
+    from easydata.stages import CallableTokenizer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BadRowError",
+    "BuildEstimate",
+    "CacheMetadata",
+    "CallableTokenizer",
+    "CorruptShardError",
+    "DataLoader",
+    "DatasetError",
+    "EasyDataError",
+    "FormatVersionError",
+    "Lineage",
+    "MissingDependencyError",
+    "NotADatasetError",
+    "OutputExistsError",
+    "SourceError",
+    "SourceNotFoundError",
+    "StorageError",
+    "TokenDataset",
+    "TokenizerError",
+    "UsageError",
+    "WorkerError",
+    "__version__",
+    "build",
+    "open_dataset",
+    "open_splits",
+]
+
+# Who only reads should not wait for what only building needs (pyarrow.compute, 0.1 s).
+_LAZY = {
+    "BuildEstimate": "easydata.build.estimate",
+    "CallableTokenizer": "easydata.stages",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'easydata' has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
