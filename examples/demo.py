@@ -51,8 +51,9 @@ def main() -> int:
     read_an_epoch(ds)
     open_with_everything(ds)
     print(f"\nDone in {time.perf_counter() - start:.1f} s. The dataset stays in {ds.path}: try")
-    print(f"  easydata info {ds.path}")
-    print(f"  easydata head {ds.path} -n 3 --decode")
+    command = Path(sys.executable).with_name("easydata")  # not on the PATH of every shell
+    print(f"  {command} info {ds.path}")
+    print(f"  {command} head {ds.path} -n 3 --decode")
     return 0
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import time
+import logging
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -78,13 +79,17 @@ def test_an_opened_dataset_survives_a_change_of_folder(
     assert dataset.decode(0) == "one"
 
 
-def test_a_build_that_waited_for_another_finds_its_result(tmp_path: Path) -> None:
+def test_a_build_that_waited_for_another_finds_its_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # The first build removes the work folder, with the lock that the second is waiting for.
     out = tmp_path / "out"
     rows = [{"text": "one"}]
     with ThreadPoolExecutor(1) as pool, work_folder(out, "first"):
+        is_waiting = threading.Event()
+        monkeypatch.setattr(logging.getLogger("easydata"), "warning", lambda _: is_waiting.set())
         waiting = pool.submit(ed.build, rows, tokenizer="bytes", out=out)
-        time.sleep(0.5)
+        assert is_waiting.wait(60)
         assert not waiting.done()
     assert len(waiting.result()) == 1
     assert not (out / ".build").exists()

@@ -8,6 +8,7 @@ import decimal
 import datasets
 import numpy as np
 import pandas as pd
+import polars
 import pyarrow as pa
 import pytest
 
@@ -161,7 +162,7 @@ def test_datasets_that_must_be_changed_first():
         lambda table: table,
         lambda table: table.to_batches()[0],
         lambda table: table.to_pandas(),
-        lambda table: pytest.importorskip("polars").from_arrow(table),
+        polars.from_arrow,
     ],
 )
 def test_arrow_objects(read, make):
