@@ -330,16 +330,13 @@ def _split_tasks(part: Part, names: Sequence[str]) -> Iterator[list[NamedBlock]]
     task: list[NamedBlock] = []
     size = 0
     for span in part.spans:
-        block = span.block
-        start = 0
-        while start < block.num_records:
-            begin = int(block.ends[start - 1]) if start else 0
-            target = begin + _TASK_BYTES - size
-            stop = max(start + 1, int(np.searchsorted(block.ends, target, side="right")))
-            task.append(NamedBlock(names[span.source], block.slice(start, stop)))
-            size += int(block.ends[stop - 1]) - begin
-            start = stop
-            if size >= _TASK_BYTES or start < block.num_records:
+        rest = span.block
+        while rest.num_records:
+            stop = max(1, int(np.searchsorted(rest.ends, _TASK_BYTES - size, side="right")))
+            block, rest = rest.slice(0, stop), rest.slice(stop, rest.num_records)
+            task.append(NamedBlock(names[span.source], block))
+            size += block.nbytes
+            if size >= _TASK_BYTES or rest.num_records:
                 yield task
                 task, size = [], 0
     if task:

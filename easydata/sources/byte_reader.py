@@ -155,7 +155,9 @@ class ByteReader(BlockStream):
                 start = int(all_ends[num_skipped - 1])
                 ends = all_ends[num_skipped:] - start
             if parser is not None and len(ends):
-                first_line = None if self._form.framer is None else line
+                first_line = (
+                    None if self._form.framer is None else line + data.count(b"\n", 0, start)
+                )
                 yield ByteBlock(data, ends, parser, record, first_line, start)
                 record += len(ends)
             line += data.count(b"\n")

@@ -42,7 +42,7 @@ class ByteBlock:
         ends: int64[num_records], from the block's first byte to the end of each record.
         parser: how the records become rows.
         first_record: index of the first record in its source, from 0.
-        first_line: number from 1 of the line at `data[0]`; None where lines mean nothing.
+        first_line: number from 1 of the line the block begins in; None where lines mean nothing.
         start: offset in `data` of the block's first byte.
     """
 
@@ -74,7 +74,7 @@ class ByteBlock:
             self.ends[start:stop] - skipped,
             self.parser,
             self.first_record + start,
-            self.first_line,
+            self._line_at(self.start + skipped),
             self.start + skipped,
         )
 
@@ -90,7 +90,7 @@ class ByteBlock:
             ),
             first.parser,
             first.first_record,
-            first.line_at(first.start),
+            first.first_line,
         )
 
     @property
@@ -113,7 +113,7 @@ class ByteBlock:
     def locate(self, record: int) -> str:
         begin = self.start + (int(self.ends[record - 1]) if record else 0)
         content = self.data[begin : self.start + int(self.ends[record])]
-        return self.parser.locate(content, self.first_record + record, self.line_at(begin))
+        return self.parser.locate(content, self.first_record + record, self._line_at(begin))
 
     def _records(self) -> list[bytes]:
         stops = (self.ends + self.start).tolist()
@@ -122,13 +122,13 @@ class ByteBlock:
             data[begin:stop] for begin, stop in zip([self.start, *stops[:-1]], stops, strict=True)
         ]
 
-    def line_at(self, offset: int) -> int | None:
+    def _line_at(self, offset: int) -> int | None:
         """Number of the line that holds `data[offset]`; None where lines mean nothing."""
         if self.first_line is None:
             return None
-        return self.first_line + self.data.count(b"\n", 0, offset)
+        return self.first_line + self.data.count(b"\n", self.start, offset)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A slice must not drag its neighbours' bytes through the pipe to a worker.
-        line = self.line_at(self.start)
-        return type(self), (self.content, self.ends, self.parser, self.first_record, line)
+        fields = (self.content, self.ends, self.parser, self.first_record, self.first_line)
+        return type(self), fields
