@@ -62,7 +62,7 @@ def run(options: Options) -> Report:
     workers = list(build_peaks["children"].values())
     rows = [
         ("build, main process", build_peaks["parent"], built["imported"]),
-        *((f"build, worker {i}", peak, 0) for i, peak in enumerate(workers, start=1)),
+        *((f"build, worker process {i}", peak, 0) for i, peak in enumerate(workers, start=1)),
         ("read", read_peaks["parent"], read["imported"]),
     ]
     for name, peak, imported in rows:
@@ -71,7 +71,7 @@ def run(options: Options) -> Report:
     above = (read_peaks["parent"] - read["imported"]) / 1e6
     most = max(workers, default=0) / 1e6
     report.bars = [
-        Bar("most of a worker, MB", most, 512.0, False, "issue 2"),
+        Bar("worker process (holds both workers), MB", most, 512.0, False, "issue 2"),
         Bar("main process of a build, MB", build_peaks["parent"] / 1e6, 512.0, False, "issue 2"),
         Bar("reading above the imports, MB", above, 64.0, False, "issue 2"),
     ]

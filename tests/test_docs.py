@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 import typer
 import zstandard
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 import easydata as ed
 from easydata import cli, errors
 from easydata.cli.main import app
 from easydata.sources import find_sources
+from tests.bpe import train_bpe
 
 ROOT = Path(__file__).resolve().parents[1]
 SPEC = ROOT / "easydata" / "format" / "SPEC.md"
@@ -41,17 +41,8 @@ def blocks(page: Path, language: str = "") -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def tokenizer_json() -> str:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400,
-        special_tokens=["<|endoftext|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(["a short text about nothing", "and another one"], trainer)
-    return str(tokenizer.to_str())
+    lines = ["a short text about nothing", "and another one"]
+    return str(train_bpe(lines, vocab_size=400).to_str())
 
 
 @pytest.fixture

@@ -139,8 +139,9 @@ def build(
         compression: "none" (memory-mapped, zero-copy), "lz4", "zstd", "zstd:LEVEL" or "gzip"
             (Parquet).
         format: "ipc" (what `datasets` opens) or "parquet"; by default IPC, Parquet with gzip.
-        workers: worker processes, each with one thread; by default one for each core, none for
-            small inputs.
+        workers: how many pieces to tokenize at a time, in worker processes: threads of one
+            process where the tokenizer releases Python's lock, else a process for each. By
+            default one for each core, and no process for small inputs.
         dtype: type of the token ids: "auto" is uint16 if the vocabulary fits, else uint32.
         shard_size: bytes in a shard, at most, unless one part alone has more.
         part_size: bytes of input in a part, on average: the unit of resuming and of record

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -18,11 +18,11 @@ from easydata.build.builder import BuildJob, Outcome, run_build
 from easydata.build.command import command_of
 from easydata.build.estimate import BuildEstimate, estimate
 from easydata.build.existing import inspect_output
-from easydata.build.options import available_cores, check_options, make_recipe
+from easydata.build.options import BuildOptions, available_cores, check_options, make_recipe
 from easydata.build.progress import Progress, ProgressKind, make_progress
 from easydata.build.task import BuildTask
 from easydata.build.work import discard_work, work_folder
-from easydata.engine import Engine, ProcessEngine, SerialEngine, is_portable
+from easydata.engine import ProcessEngine, SerialEngine, is_portable
 from easydata.errors import OutputExistsError, UsageError
 from easydata.format.directory import TOKENS
 from easydata.sources import Fields, Source, find_sources, infer_types
@@ -37,6 +37,7 @@ __all__ = ["BuildReport", "estimate_build", "run"]
 
 _log = logging.getLogger("easydata")
 _CHECKED = tuple(inspect.signature(check_options).parameters)
+_WORKER_MODULES = ("easydata.build.task",)
 # Starting worker processes takes about as long as tokenizing this much in one thread.
 _SMALL_BYTES = 2_000_000
 
@@ -69,13 +70,12 @@ def run(
     """
     start = time.monotonic()
     with make_progress(progress) as shown:
-        job = _prepare_job(sources, options)
-        if _is_up_to_date(job, overwrite=overwrite):
-            discard_work(job.out, job.recipe.fingerprint)
-            outcome = None
-        else:
-            with work_folder(job.out, job.recipe.fingerprint) as work:
-                outcome = _build(job, work, shown, options["workers"], overwrite=overwrite)
+        request = _check(sources, options)
+        with ProcessEngine(request.workers, modules=_WORKER_MODULES) as processes:
+            if request.workers > 1 and not inspect_output(request.out, overwrite=overwrite):
+                processes.start()  # there is work to do: they import while this process prepares
+            job = _prepare_job(request, options)
+            outcome = _build(request, job, processes, shown, overwrite=overwrite)
         line = f"{job.out} is up to date; nothing to do."
         if outcome is not None:
             line = _summary(job.out, outcome, time.monotonic() - start)
@@ -103,14 +103,24 @@ def _is_up_to_date(job: BuildJob, *, overwrite: bool) -> bool:
 
 
 def _build(
-    job: BuildJob, work: Path, progress: Progress, workers: int | None, *, overwrite: bool
+    request: _Request,
+    job: BuildJob,
+    processes: ProcessEngine,
+    progress: Progress,
+    *,
+    overwrite: bool,
 ) -> Outcome | None:
-    # Another build may have finished since the first look, while this one waited for the lock.
+    """Build unless it is done already, which gives None."""
     if _is_up_to_date(job, overwrite=overwrite):
+        discard_work(job.out, job.recipe.fingerprint)
         return None
-    existing = inspect_output(job.out, overwrite=overwrite)
-    only_reuse = existing is not None and not overwrite
-    with _make_engine(job, workers) as engine:
+    with work_folder(job.out, job.recipe.fingerprint) as work:
+        # Another build may have finished while this one waited for the lock.
+        if _is_up_to_date(job, overwrite=overwrite):
+            return None
+        existing = inspect_output(job.out, overwrite=overwrite)
+        only_reuse = existing is not None and not overwrite
+        engine = processes if _worker_count(request, job) > 1 else SerialEngine()
         return run_build(job, work, engine, progress, existing, only_reuse=only_reuse)
 
 
@@ -124,15 +134,36 @@ def estimate_build(sources: Any, options: Mapping[str, Any]) -> BuildEstimate:
         raise UsageError(
             "dry_run would use up the first rows of an iterator. Pass a list, a Dataset or files."
         )
-    job = _prepare_job(sources, options)
-    return estimate(job, _worker_count(job, options["workers"]))
+    request = _check(sources, options)
+    job = _prepare_job(request, options)
+    return estimate(job, _worker_count(request, job))
 
 
-def _prepare_job(sources: Any, options: Mapping[str, Any]) -> BuildJob:
-    """Check all arguments, find the sources, load the tokenizer, agree on types.
+class _Request(NamedTuple):
+    """What was asked for, checked as far as it can be without the tokenizer.
+
+    Attributes:
+        given: the sources as they were passed.
+        options: the checked options.
+        out: where to build.
+        sources: what to read.
+        workers: how many processes shall tokenize; with one, this process does.
+        is_fixed: this number was passed.
+    """
+
+    given: Sequence[Any]
+    options: BuildOptions
+    out: Path
+    sources: Sequence[Source]
+    workers: int
+    is_fixed: bool
+
+
+def _check(sources: Any, options: Mapping[str, Any]) -> _Request:
+    """Check the arguments, find the sources.
 
     Raises:
-        EasyDataError: the first thing that is wrong; nothing was written.
+        EasyDataError: the first thing that is wrong.
     """
     checked = check_options(**{name: options[name] for name in _CHECKED})
     out = _local_path(options["out"])
@@ -142,7 +173,21 @@ def _prepare_job(sources: Any, options: Mapping[str, Any]) -> BuildJob:
         storage_options=options["storage_options"],
         text_rows=options["text_rows"],
     )
-    _refuse_own_output(out, sources, found)
+    given = sources if isinstance(sources, list | tuple) else [sources]
+    _refuse_own_output(out, given, found)
+    workers = options["workers"]
+    return _Request(
+        given, checked, out, found, workers or _default_workers(found), workers is not None
+    )
+
+
+def _prepare_job(request: _Request, options: Mapping[str, Any]) -> BuildJob:
+    """Load the tokenizer, agree on types.
+
+    Raises:
+        EasyDataError: the first thing that is wrong; nothing was written.
+    """
+    checked, found = request.options, request.sources
     tokenizer = load_tokenizer(options["tokenizer"], parse_special=options["parse_special"] or None)
     for note in tokenizer.notes:
         _log.warning("%s", note)
@@ -175,7 +220,7 @@ def _prepare_job(sources: Any, options: Mapping[str, Any]) -> BuildJob:
     columns = {TOKENS: pa.list_(pa.from_numpy_dtype(dtype)), **keep}
     return BuildJob(
         sources=found,
-        out=out,
+        out=request.out,
         options=checked,
         recipe=recipe,
         task=BuildTask(
@@ -194,7 +239,7 @@ def _prepare_job(sources: Any, options: Mapping[str, Any]) -> BuildJob:
             "eos_id": special.eos_id,
         },
         tokenizer_files=tokenizer.files(),
-        command=command_of(sources if isinstance(sources, list | tuple) else [sources], options),
+        command=command_of(request.given, options),
     )
 
 
@@ -207,9 +252,8 @@ def _rich_features(sources: Sequence[Source], keep: Sequence[str]) -> dict[str, 
     return {}
 
 
-def _refuse_own_output(out: Path, sources: Any, found: Sequence[Source]) -> None:
+def _refuse_own_output(out: Path, given: Sequence[Any], found: Sequence[Source]) -> None:
     """A dataset must not become part of its own input when it is built again."""
-    given = sources if isinstance(sources, list | tuple) else [sources]
     inputs = [item for item in given if isinstance(item, str | os.PathLike)]
     folder = out.resolve()
     inside = [item for item in inputs if folder.is_relative_to(Path(item).resolve())]
@@ -230,24 +274,21 @@ def _local_path(out: str | os.PathLike[str]) -> Path:
     return Path(text)
 
 
-def _make_engine(job: BuildJob, workers: int | None) -> Engine:
-    count = _worker_count(job, workers)
-    return SerialEngine() if count == 1 else ProcessEngine(count)
-
-
-def _worker_count(job: BuildJob, workers: int | None) -> int:
-    if workers is not None:
-        return workers
-    if not is_portable(job.task):
-        _log.warning(
-            "The tokenizer is code of the script itself, which worker processes cannot import: "
-            "it runs in this process. Move it to a module to use all cores."
-        )
-        return 1
-    sizes = [source.nbytes for source in job.sources]
+def _default_workers(sources: Sequence[Source]) -> int:
+    sizes = [source.nbytes for source in sources]
     if None not in sizes and sum(size or 0 for size in sizes) < _SMALL_BYTES:
         return 1
     return available_cores()
+
+
+def _worker_count(request: _Request, job: BuildJob) -> int:
+    if request.is_fixed or request.workers == 1 or is_portable(job.task):
+        return request.workers
+    _log.warning(
+        "The tokenizer is code of the script itself, which worker processes cannot import: "
+        "it runs in this process. Move it to a module to use all cores."
+    )
+    return 1
 
 
 def _summary(out: Path, outcome: Outcome, seconds: float) -> str:

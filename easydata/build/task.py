@@ -66,6 +66,11 @@ class BuildTask:
     split_shares: tuple[float, ...]
     skip_bad: bool
 
+    @property
+    def releases_gil(self) -> bool:
+        """Several calls may share a process; see `Engine.map`."""
+        return self.stage.spec.releases_gil
+
     def __call__(self, blocks: Sequence[NamedBlock]) -> TaskResult:
         """Work on these blocks.
 

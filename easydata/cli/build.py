@@ -65,7 +65,7 @@ def build_command(
         str | None, _option("format", "ipc or parquet; parquet with gzip, else ipc.")
     ] = _DEFAULTS["format"],
     workers: Annotated[
-        int | None, _option("workers", "Worker processes; one for each core.")
+        int | None, _option("workers", "Pieces to tokenize at a time; one for each core.")
     ] = _DEFAULTS["workers"],
     dtype: Annotated[
         str, _option("dtype", "Type of the token ids: auto, uint8, uint16, uint32, int32, int64.")

@@ -17,6 +17,9 @@ class Engine(Protocol):
     def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
         """Results of `function(task)`, in order.
 
+        A function that spends its time outside of Python's interpreter says so with an attribute
+        `releases_gil = True`: several of its calls may then share a process.
+
         Tasks are drawn lazily, a bounded number ahead of the results. An exception raised by a
         task surfaces in the place of its result.
         """

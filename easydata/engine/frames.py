@@ -1,4 +1,4 @@
-"""Length-prefixed messages over a pipe."""
+"""Numbered messages over a pipe, each after its number and its length."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import BinaryIO
 
 __all__ = ["read_frame", "write_frame"]
 
-_LENGTH = struct.Struct("<Q")
+_HEADER = struct.Struct("<QQ")
 
 
-def write_frame(stream: BinaryIO, payload: bytes) -> None:
+def write_frame(stream: BinaryIO, number: int, payload: bytes) -> None:
     """Send one message."""
-    stream.write(_LENGTH.pack(len(payload)))
+    stream.write(_HEADER.pack(number, len(payload)))
     stream.write(payload)
     stream.flush()
 
 
-def read_frame(stream: BinaryIO) -> bytes | None:
+def read_frame(stream: BinaryIO) -> tuple[int, bytes] | None:
     """Receive one message; None when the other side has closed the pipe, even half-way."""
-    prefix = stream.read(_LENGTH.size)
-    if len(prefix) < _LENGTH.size:
+    header = stream.read(_HEADER.size)
+    if len(header) < _HEADER.size:
         return None
-    (length,) = _LENGTH.unpack(prefix)
+    number, length = _HEADER.unpack(header)
     payload = stream.read(length)
-    return payload if len(payload) == length else None
+    return (number, payload) if len(payload) == length else None

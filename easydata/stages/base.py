@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +42,12 @@ class TokenizerSpec(ABC):
 
     Implementations are frozen dataclasses: hashable, comparable, and picklable by value, except
     for functions and classes of the user's own, which pickle refers to by name.
+
+    Attributes:
+        releases_gil: threads that encode with one such tokenizer run at the same time.
     """
+
+    releases_gil: ClassVar[bool] = False
 
     @abstractmethod
     def load(self) -> Tokenizer:

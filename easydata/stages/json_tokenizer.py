@@ -39,6 +39,8 @@ class JsonSpec(TokenizerSpec):
         Others: as in `Tokenizer`.
     """
 
+    releases_gil = True
+
     name: str
     json: str = field(repr=False)
     parse_special: bool

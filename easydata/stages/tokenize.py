@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -116,7 +117,9 @@ class TokenizeStage:
             RowTokenizeError: a text cannot be encoded, or has an id that `dtype` cannot hold.
             TokenizerError: the tokenizer fails.
         """
-        ids, found = _tokenizer(self.spec).encode(texts)
+        with _loading:
+            tokenizer = _tokenizer(self.spec)
+        ids, found = tokenizer.encode(texts)
         keep = found >= self.min_tokens
         room = None if self.max_length is None else self.max_length - self._num_added
         wanted = found if room is None else np.minimum(found, room)
@@ -161,6 +164,9 @@ def _within(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """For rows of these lengths, each item's position in its row: int64[sum(lengths)]."""
     starts = np.cumsum(lengths) - lengths
     return np.arange(int(lengths.sum()), dtype=np.int64) - np.repeat(starts, lengths)
+
+
+_loading = Lock()  # or each thread would load one of its own
 
 
 @lru_cache(maxsize=4)

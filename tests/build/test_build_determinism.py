@@ -12,6 +12,7 @@ import pytest
 import zstandard
 
 import easydata as ed
+from tests.bpe import train_bpe
 
 from .support import SMALL, environment, rows, shards, write
 
@@ -35,6 +36,18 @@ def test_the_number_of_workers_changes_no_byte(tmp_path, kind):
         out = tmp_path / str(workers)
         options = {**SMALL, "shard_size": "5kB", "keep_fields": ["id"], **kind}
         ed.build(source, out=out, workers=workers, **options)
+        found.append(shards(out))
+    assert len(found[0]) > 1
+    assert found[1] == found[0]
+    assert found[2] == found[0]
+
+
+def test_threads_that_share_a_tokenizer_change_no_byte(tmp_path):
+    source = write(tmp_path / "a.jsonl", ROWS * 4)
+    found = []
+    for workers in (1, 2, 6):
+        out = tmp_path / str(workers)
+        ed.build(source, out=out, workers=workers, **{**SMALL, "tokenizer": train_bpe()})
         found.append(shards(out))
     assert len(found[0]) > 1
     assert found[1] == found[0]

@@ -156,7 +156,7 @@ def test_workers_work_in_processes(tmp_path, source, monkeypatch):
     source = write(tmp_path / "b.jsonl", rows(300))
     ed.build(source, tokenizer="bytes", out=tmp_path / "three", workers=3, part_size="2kB")
     assert len(started) == 3
-    assert all(command[-1] == "easydata.engine.worker" for command in started)
+    assert all("easydata.engine.worker" in command for command in started)
 
 
 def test_special_tokens_in_text_are_parsed_when_asked(tmp_path):

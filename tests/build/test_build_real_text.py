@@ -10,28 +10,13 @@ from pathlib import Path
 import pytest
 
 import easydata as ed
+from tests.bpe import train_bpe
 
 from .support import jsonl
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 # Parts and shards of a size at which each file gives several.
 SIZES = {"part_size": "200kB", "shard_size": "1MB"}
-
-
-def train_bpe(lines: list[str]):
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=2000,
-        special_tokens=["<|endoftext|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(lines, trainer)
-    return tokenizer
 
 
 def questions() -> bytes:
@@ -66,7 +51,7 @@ def tokenizer(request, tmp_path_factory):
     if request.param == "bytes":
         return "bytes"
     path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
-    train_bpe(plays().decode()[:200_000].splitlines()).save(str(path))
+    train_bpe(plays().decode()[:200_000].splitlines(), vocab_size=2000).save(str(path))
     return path
 
 

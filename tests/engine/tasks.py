@@ -70,6 +70,33 @@ def environment_and_threads(task: object) -> tuple[str, str, int]:
     return os.environ["TOKENIZERS_PARALLELISM"], os.environ["OMP_NUM_THREADS"], pa.cpu_count()
 
 
+class Meet:
+    """A task that ends when as many of its kind run in one process at the same time."""
+
+    def __init__(self, parties: int, *, releases_gil: bool = True) -> None:
+        self.parties = parties
+        self.releases_gil = releases_gil
+
+    def __call__(self, task: object) -> int:
+        with meeting_lock:
+            barrier = meetings.setdefault(self.parties, threading.Barrier(self.parties))
+        barrier.wait(timeout=60)
+        return os.getpid()
+
+
+meeting_lock = threading.Lock()
+meetings: dict[int, threading.Barrier] = {}
+
+
+def read_input(task: object) -> bytes:
+    program = "import sys; sys.stdout.write(sys.stdin.read())"
+    return subprocess.run([sys.executable, "-c", program], stdout=-1, check=True).stdout
+
+
+def imported(name: str) -> bool:
+    return name in sys.modules
+
+
 def refuse(texts: list[str]) -> list[list[int]]:
     raise ZeroDivisionError("by the tokenizer")
 

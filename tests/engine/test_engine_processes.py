@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -104,6 +105,50 @@ def test_work_is_done_in_as_many_processes_as_asked_for():
         assert len(children(engine)) == 3
 
 
+def test_tasks_that_release_the_lock_share_a_process():
+    with ProcessEngine(3) as engine:
+        # Each waits until three of them run in its process.
+        assert len(set(engine.map(tasks.Meet(3), range(30)))) == 1
+        assert len(children(engine)) == 1
+
+
+def test_tasks_that_need_the_lock_share_no_process(processes):
+    pids = list(processes.map(tasks.Meet(1, releases_gil=False), range(30)))
+    assert pids
+    assert len(children(processes)) == 2
+
+
+@pytest.mark.parametrize(("workers", "threads"), [(4, [4]), (5, [2, 3]), (9, [3, 3, 3])])
+def test_processes_get_even_numbers_of_threads(workers, threads):
+    with ProcessEngine(workers) as engine:
+        list(engine.map(tasks.Meet(1), range(60)))
+        assert sorted(worker.threads for worker in engine._workers) == threads
+
+
+@pytest.mark.parametrize("releases_gil", [False, True])
+def test_started_processes_import_ahead_and_are_used(releases_gil):
+    with ProcessEngine(2, modules=["tests.engine.tasks", "wave"]) as engine:
+        engine.start()
+        ahead = [process.pid for process in children(engine)]
+        pids = set(engine.map(tasks.Meet(1, releases_gil=releases_gil), range(40)))
+        assert {*ahead} <= {process.pid for process in children(engine)}
+        assert pids <= {process.pid for process in children(engine)}
+        assert len(children(engine)) == (1 if releases_gil else 2)
+    with ProcessEngine(1, modules=["wave"]) as engine:
+        assert list(engine.map(tasks.imported, ["wave", "chunk"])) == [True, False]
+
+
+def test_a_task_that_cannot_be_sent_fails_in_its_place(processes):
+    results = processes.map(tasks.double, [1, lambda: None, 3])
+    assert next(results) == 2
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        next(results)
+
+
+def test_programs_that_a_task_starts_cannot_read_the_tasks(processes):
+    assert list(processes.map(tasks.read_input, range(8))) == [b""] * 8
+
+
 @pytest.mark.parametrize("size", [1, 5 << 20])
 def test_a_killed_worker_is_told(size):
     with pytest.raises(WorkerError, match="SIGKILL") as caught, ProcessEngine(2) as engine:
@@ -185,4 +230,4 @@ def test_workers_have_one_thread_for_the_tokenizer(processes):
 
 
 def children(engine: ProcessEngine):
-    return [worker._process for worker in engine._started]
+    return [worker._process for worker in engine._workers]

@@ -13,7 +13,9 @@ import pytest
 # Read by huggingface_hub when it is imported, which no test has done yet.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from tests.bpe import train_bpe
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,21 +27,6 @@ TEXTS = [
     "a</s>b <|endoftext|> <pad>",
     " leading and trailing \n\n",
 ]
-
-
-def train_bpe(*, vocab_size: int = 300, special: tuple[str, ...] = ("<|endoftext|>",)) -> Tokenizer:
-    """A byte-level BPE with a few merges; the same one each time."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=list(special),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(["the cat sat on the mat, the hat that sat"] * 3, trainer)
-    return tokenizer
 
 
 def word_level(words: str, *, unk: str | None = "[UNK]") -> Tokenizer:

@@ -9,8 +9,9 @@ from tokenizers import Tokenizer
 from easydata.errors import TokenizerError, UsageError
 from easydata.stages import CallableTokenizer, SpecialTokens, load_tokenizer, resolve_special
 from easydata.stages.special import WELL_KNOWN_BOS, WELL_KNOWN_EOS
+from tests.bpe import train_bpe
 
-from .conftest import train_bpe, word_level
+from .conftest import word_level
 
 FUNCTION = CallableTokenizer(lambda texts: [[0] for _ in texts], vocab_size=9, identity="test")
 

@@ -13,8 +13,9 @@ from tokenizers import AddedToken, Tokenizer, models, normalizers, processors
 from easydata.errors import TokenizerError
 from easydata.stages import RowTokenizeError, load_tokenizer
 from easydata.stages import json_tokenizer as module
+from tests.bpe import train_bpe
 
-from .conftest import TEXTS, train_bpe, word_level
+from .conftest import TEXTS, word_level
 
 
 def test_ids_are_those_of_the_library(bpe: Tokenizer) -> None:

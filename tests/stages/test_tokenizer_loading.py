@@ -15,8 +15,9 @@ from easydata.errors import MissingDependencyError, TokenizerError, UsageError
 from easydata.stages import Tokenizer as Protocol
 from easydata.stages import load_tokenizer
 from easydata.stages.stored import STORED_NAME
+from tests.bpe import train_bpe
 
-from .conftest import TEXTS, train_bpe
+from .conftest import TEXTS
 
 BOTH = ("<|endoftext|>", "<start>")
 
