@@ -128,7 +128,7 @@ def _open_existing(out: Path) -> Existing:
         folders = {name: out / name for name in splits}
     ledgers = {}
     for name, folder in folders.items():
-        _, ledger_name = read_state(folder)
+        ledger_name = read_state(folder)
         if ledger_name is None:
             raise OutputExistsError(
                 f"{folder} holds a dataset that HuggingFace datasets saved. "

@@ -49,12 +49,18 @@ class MappedRegions:
         # By length of the runs: the number of the first item, and the array of all runs.
         self._views: dict[int, tuple[int, npt.NDArray[Any]]] = {}
 
-    def place(self, region: int, values: npt.NDArray[Any]) -> None:
-        """Say where an array lies. The caller keeps it alive as long as this object."""
-        first = values.ctypes.data // self._dtype.itemsize
+    def place(self, region: int, address: int, length: int) -> None:
+        """Say where an array lies. The caller keeps it alive as long as this object.
+
+        Args:
+            region: its number.
+            address: of its first item.
+            length: its items.
+        """
+        first = address // self._dtype.itemsize
         # A view must never be older than the arrays gathered from it: an index would wrap.
         with self._lock:
-            self._end_item = max(self._end_item, first + len(values))
+            self._end_item = max(self._end_item, first + length)
             self._first_items[region] = first
             self._views.clear()
 

@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 
 from easydata.errors import CorruptShardError
-from easydata.format.directory import TOKENS, read_state
+from easydata.format.directory import TOKENS, read_shard_names, read_state
 from easydata.format.foreign import scan_directory
 from easydata.format.ledger import Ledger
 
@@ -21,14 +21,14 @@ def read_ledger(directory: Path) -> Ledger:
         CorruptShardError: the ledger is missing or damaged.
         FormatVersionError: a newer easydata wrote it.
     """
-    shard_names, name = read_state(directory)
+    name = read_state(directory)
     if name is None:
         warnings.warn(
             f"{directory} was saved by HuggingFace datasets, which keeps no easydata ledger: "
             "it has no checksums, no lineage and no metadata. Build it again to have them.",
             stacklevel=3,
         )
-        return scan_directory(directory, shard_names, TOKENS)
+        return scan_directory(directory, read_shard_names(directory), TOKENS)
     try:
         ledger = Ledger.open(directory / name)
     except FileNotFoundError as error:

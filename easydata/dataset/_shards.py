@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
+from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -34,18 +35,23 @@ _SMALL_BATCH_BYTES = 2 * BLOCK_BYTES  # checking it all costs less than finding 
 _MAPPED_BATCHES = 4096  # a decoded view costs a few kilobytes, whatever it shows
 
 
-class OpenBatch(NamedTuple):
+class OpenBatch:
     """A decoded record batch.
 
     Attributes:
         batch: the record batch; its token column is a list column.
-        offsets: int32 or int64[rows + 1]: where each row's tokens start in `values`.
         values: uint16[tokens] (or another token type), read-only: all tokens of the batch.
     """
 
-    batch: pa.RecordBatch
-    offsets: npt.NDArray[np.integer]
-    values: npt.NDArray[np.integer]
+    def __init__(self, batch: pa.RecordBatch, column: pa.Array) -> None:
+        self.batch = batch
+        self.values = number_view(column.values)
+        self._column = column
+
+    @cached_property
+    def offsets(self) -> npt.NDArray[np.integer]:
+        """int32 or int64[rows + 1]: where each row's tokens start in `values`."""
+        return number_view(self._column.offsets)
 
 
 class Shards:
@@ -92,7 +98,7 @@ class Shards:
 
     def shard_of(self, batch: int) -> int:
         """Index of the shard that holds a batch."""
-        return int(np.searchsorted(self.ledger.first_batches, batch, side="right")) - 1
+        return int(self.ledger.first_batches.searchsorted(batch, side="right")) - 1
 
     def map_shard(self, shard: int) -> pa.Buffer:
         """The whole file, mapped; not checked.
@@ -102,7 +108,7 @@ class Shards:
         """
         buffer = self._maps.get(shard)
         if buffer is None:
-            path = os.path.join(self._directory, self.ledger.shard_name(shard))  # noqa: PTH118
+            path = f"{self._directory}{os.sep}{self.ledger.shard_name(shard)}"
             try:
                 buffer = map_file(path)
             except FileNotFoundError as error:
@@ -185,7 +191,7 @@ class Shards:
         for batch in sorted(set(batches[~self._is_ready[batches]].tolist())):
             self.open_batch(batch)
             first, stop = self._blocks_of(batch)
-            self._is_ready[batch] = self._all_checked or self._checked[first:stop].all()
+            self._is_ready[batch] = self._all_checked or all(self._checked[first:stop])
         if self._all_checked:
             return
         itemsize = self._dtype.itemsize
@@ -211,28 +217,20 @@ class Shards:
 
     def _decode(self, batch: int) -> OpenBatch:
         ledger = self.ledger
-        shard = self.shard_of(batch)
-        data = self.map_shard(shard)
-        offset, size = int(ledger.batch_offsets[batch]), int(ledger.batch_bytes[batch])
+        message = self._message(batch)
         try:
             if ledger.metadata["shard_format"] == "parquet":
-                self._check_edges(shard)
-                self._check(batch, 0, size)
-                record_batch = self._read_row_group(data, batch - int(ledger.first_batches[shard]))
+                self._check_edges(self.shard_of(batch))
+                self._check(batch, 0, message.size, message)
+                record_batch = self._read_row_group(batch)
             else:
-                message = data.slice(offset, size)
                 self._check_before_decoding(batch, message)
                 record_batch = decode_batch(message, ledger.schema)
         except pa.ArrowMemoryError:
             raise
         except (pa.ArrowException, OSError) as error:
             raise self._damage(batch, str(error)) from error
-        column = record_batch[self._token_column]
-        found = OpenBatch(
-            record_batch,
-            number_view(column.offsets),
-            number_view(column.values),
-        )
+        found = OpenBatch(record_batch, record_batch[self._token_column])
         rows = int(ledger.first_rows[batch + 1] - ledger.first_rows[batch])
         tokens = int(ledger.first_tokens[batch + 1] - ledger.first_tokens[batch])
         if (record_batch.num_rows, len(found.values)) != (rows, tokens):
@@ -243,8 +241,9 @@ class Shards:
                 f"ledger says {rows} and {tokens}",
             )
         if self.is_mapped:
-            self._token_offsets[batch] = found.values.ctypes.data - data.address - offset
-            self._regions.place(batch, found.values)
+            address = found.values.ctypes.data
+            self._token_offsets[batch] = address - message.address
+            self._regions.place(batch, address, tokens)
         return found
 
     def _check_before_decoding(self, batch: int, message: pa.Buffer) -> None:
@@ -252,12 +251,12 @@ class Shards:
         if self._all_checked:
             return
         if not self.is_mapped or message.size <= _SMALL_BATCH_BYTES:
-            self._check(batch, 0, message.size)
+            self._check(batch, 0, message.size, message)
             return
         # The header says where the buffers lie, so it comes first; reading it needs no body.
-        self._check(batch, 0, min(message.size, BLOCK_BYTES))
+        self._check(batch, 0, min(message.size, BLOCK_BYTES), message)
         header_bytes = 8 + int.from_bytes(memoryview(message)[4:8], "little")
-        self._check(batch, 0, header_bytes)
+        self._check(batch, 0, header_bytes, message)
         view = pa.ipc.read_record_batch(pa.ipc.read_message(message), self.ledger.schema)
         for item, column in zip(view.schema, view.columns, strict=True):
             buffers = column.buffers()
@@ -266,11 +265,14 @@ class Shards:
             for buffer in buffers:
                 if buffer is not None and buffer.size:
                     start = buffer.address - message.address
-                    self._check(batch, start, start + buffer.size)
+                    self._check(batch, start, start + buffer.size, message)
 
-    def _read_row_group(self, data: pa.Buffer, index: int) -> pa.RecordBatch:
+    def _read_row_group(self, batch: int) -> pa.RecordBatch:
         import pyarrow.parquet as pq
 
+        shard = self.shard_of(batch)
+        data = self.map_shard(shard)
+        index = batch - int(self.ledger.first_batches[shard])
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
         table = file.read_row_group(index).replace_schema_metadata(None)
         table = table.cast(self.ledger.schema).combine_chunks()
@@ -280,21 +282,32 @@ class Shards:
         batches[0].validate(full=True)
         return batches[0]
 
-    def _check(self, batch: int, start: int, stop: int) -> None:
-        """Check the blocks that hold bytes `start` to `stop` of a batch."""
+    def _message(self, batch: int) -> pa.Buffer:
+        """The bytes of a batch, not checked."""
+        ledger = self.ledger
+        data = self.map_shard(self.shard_of(batch))
+        return data.slice(int(ledger.batch_offsets[batch]), int(ledger.batch_bytes[batch]))
+
+    def _check(self, batch: int, start: int, stop: int, message: pa.Buffer | None = None) -> None:
+        """Check the blocks that hold bytes `start` to `stop` of a batch.
+
+        Args:
+            batch: its number.
+            start: a position in its bytes.
+            stop: the position after the last.
+            message: its bytes, if they are at hand.
+        """
         if self._all_checked or stop <= start:
             return
         first = int(self.ledger.batch_first_blocks[batch])
         low, high = start // BLOCK_BYTES, -(-stop // BLOCK_BYTES)
-        if self._checked[first + low : first + high].all():
+        if all(self._checked[first + low : first + high]):
             return
-        offset, size = int(self.ledger.batch_offsets[batch]), int(self.ledger.batch_bytes[batch])
-        region = memoryview(self.map_shard(self.shard_of(batch)))[offset : offset + size]
-        bad = self._check_region(region, first, low, high)
+        data = self._message(batch) if message is None else message
+        bad = self._check_region(memoryview(data), first, low, high)
         if bad is not None:
-            raise self._damage(
-                batch, f"the checksum of bytes {offset + bad} and following does not match"
-            )
+            where = int(self.ledger.batch_offsets[batch]) + bad
+            raise self._damage(batch, f"the checksum of bytes {where} and following does not match")
 
     def _blocks_of(self, batch: int) -> tuple[int, int]:
         first = int(self.ledger.batch_first_blocks[batch])

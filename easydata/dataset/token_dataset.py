@@ -17,6 +17,7 @@ from easydata._units import parse_bytes
 from easydata.dataset._lineage import Lineage, lineage_of
 from easydata.dataset._opening import read_ledger
 from easydata.dataset._shards import Shards, Verify
+from easydata.dataset._verify import find_damage
 from easydata.errors import (
     CorruptShardError,
     NotADatasetError,
@@ -306,14 +307,7 @@ class TokenDataset:
 
     def find_damage(self) -> Iterator[CorruptShardError]:
         """Check every byte; the first damage of each shard."""
-        shards = Shards(
-            self.path, self.ledger, token_column=self._token_column, verify="lazy", cache_bytes=0
-        )
-        for shard in range(self.ledger.num_shards):
-            try:
-                shards.check_shard(shard)
-            except CorruptShardError as error:
-                yield error
+        return find_damage(self.path, self.ledger, self._token_column)
 
     def _row_number(self, row: SupportsIndex) -> int:
         if not hasattr(row, "__index__"):

@@ -40,9 +40,11 @@ def number_view(array: pa.Array) -> npt.NDArray[Any]:
     data = array.buffers()[1]
     if data is None:
         return np.empty(0, array.type.to_pandas_dtype())
-    values = np.frombuffer(data, array.type.to_pandas_dtype(), array.offset + len(array))
-    values.flags.writeable = False  # a decompressed buffer is not
-    return values[array.offset :]
+    dtype = array.type.to_pandas_dtype()
+    values = np.frombuffer(data, dtype, len(array), array.offset * dtype().itemsize)
+    if values.flags.writeable:  # a decompressed buffer
+        values.flags.writeable = False
+    return values
 
 
 def count_values(lists: pa.Array) -> int:

@@ -251,7 +251,7 @@ def test_a_dataset_of_datasets_is_replaced_only_when_asked(source, out):
 def test_a_damaged_ledger_is_built_again_only_when_asked(source, out, hurt):
     report(source, out)
     whole = shards(out)
-    ledger = out / read_state(out)[1]
+    ledger = out / read_state(out)
     data = bytearray(ledger.read_bytes())
     ledger.unlink()
     if hurt == "flip":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -102,6 +103,22 @@ def test_one_flipped_bit(copied: Path, way: str, oracle: Oracle, shard: int) -> 
         assert path.name in str(error)
         with pytest.raises(CorruptShardError, match=path.name):
             ed.open_dataset(copied, verify="open")
+    assert "--overwrite" in str(error)
+
+
+@pytest.mark.parametrize("change", ["another", "missing", "swapped"])
+def test_a_state_that_names_other_shards_is_found(copied, change):
+    state = json.loads((copied / "state.json").read_text())
+    names = state["_data_files"]
+    assert len(names) > 1
+    state["_data_files"] = {
+        "another": [*names[:-1], {"filename": "other.arrow"}],
+        "missing": names[:-1],
+        "swapped": names[::-1],
+    }[change]
+    (copied / "state.json").write_text(json.dumps(state))
+    (error,) = ed.open_dataset(copied).find_damage()
+    assert "state.json names other shards" in str(error)
     assert "--overwrite" in str(error)
 
 

@@ -114,7 +114,7 @@ def test_gather_from_arrays_far_apart() -> None:
     regions = MappedRegions(len(arrays), np.dtype(np.uint16))
     order = rng.permutation(len(arrays)).tolist()
     for count, number in enumerate(order, start=1):
-        regions.place(number, arrays[number])
+        regions.place(number, arrays[number].ctypes.data, len(arrays[number]))
         for length in (1, 10):
             picked = rng.choice(order[:count], 50)
             starts = rng.integers(0, 1000 - length + 1, 50)
@@ -165,11 +165,11 @@ def test_an_array_placed_while_another_thread_gathers(monkeypatch: pytest.Monkey
     whole = np.arange(300, dtype=np.uint16)
     low, high = whole[:100], whole[200:]
     regions = MappedRegions(2, np.dtype(np.uint16))
-    regions.place(1, high)
+    regions.place(1, high.ctypes.data, len(high))
     placed = threading.Event()
 
     def place_low() -> None:
-        regions.place(0, low)
+        regions.place(0, low.ctypes.data, len(low))
         placed.set()
 
     other = threading.Thread(target=place_low)

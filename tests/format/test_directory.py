@@ -8,6 +8,7 @@ import pytest
 
 from easydata.errors import FormatVersionError, NotADatasetError
 from easydata.format.directory import (
+    read_shard_names,
     read_splits,
     read_state,
     remove_superseded,
@@ -39,13 +40,22 @@ def test_state_has_what_datasets_needs_and_names_the_ledger(tmp_path: Path) -> N
     }
     assert (tmp_path / "dataset_info.json").read_text() == "{}"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dataset_info.json", "state.json"]
-    assert read_state(tmp_path) == (NAMES, LEDGER)
+    assert read_state(tmp_path) == LEDGER
+    assert read_shard_names(tmp_path) == NAMES
 
 
 def test_state_that_datasets_wrote(tmp_path: Path) -> None:
     state = {name: value for name, value in STATE.items() if name != "easydata"}
     (tmp_path / "state.json").write_text(json.dumps(state))
-    assert read_state(tmp_path) == (NAMES, None)
+    assert read_state(tmp_path) is None
+    assert read_shard_names(tmp_path) == NAMES
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_state_that_was_written_again_by_other_means(tmp_path: Path, indent: int | None) -> None:
+    (tmp_path / "state.json").write_text(json.dumps(STATE, indent=indent, sort_keys=True))
+    assert read_state(tmp_path) == LEDGER
+    assert read_shard_names(tmp_path) == NAMES
 
 
 def test_no_folder(tmp_path: Path) -> None:
@@ -120,7 +130,9 @@ def test_a_broken_state(tmp_path: Path, state: object) -> None:
         read_state(tmp_path)
 
 
-@pytest.mark.parametrize("text", [b"", b"{", b"\xff\xfe", b"nul"])
+@pytest.mark.parametrize(
+    "text", [b"", b"{", b"\xff\xfe", b"nul", b'{"easydata":', b'{"easydata":{"format":1}}']
+)
 def test_broken_json(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "state.json").write_bytes(text)
     with pytest.raises(NotADatasetError, match=r"state\.json is not the state"):
