@@ -14,7 +14,7 @@ from benchmarks.fresh import call_fresh
 
 _THREADS = 2
 _USUAL_BATCH = 1000
-_BATCHES = (32, 128, 512)  # besides the usual one
+_BATCHES = (128,)  # besides the usual one
 _MANY_THREADS = {"TOKENIZERS_PARALLELISM": "true", "RAYON_NUM_THREADS": str(_THREADS)}
 # Processes that tokenize at the same time have one thread each: as many in all.
 _ONE_THREAD = {"TOKENIZERS_PARALLELISM": "false"}
@@ -79,7 +79,7 @@ def run(options: Options) -> Report:
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     reading: list[float] = []
     tokens: dict[str, int] = {}
-    for _ in range(options.pick(3, 1)):
+    for _ in range(options.pick(5, 1)):
         for name, (function, arguments, env) in sides.items():
             out = options.scratch / "build-out"
             result = call_fresh(
