@@ -12,13 +12,16 @@ import pyarrow as pa
 
 from easydata._fs import publish_bytes, storage_errors
 from easydata.build.assemble import ShardAssembler, place_file
+from easydata.build.existing import inspect_output
 from easydata.fingerprint import Hasher
 from easydata.format.directory import (
     INFO_FILE,
     SPLITS_FILE,
     STATE_FILE,
     TOKENIZER_PREFIX,
+    read_state,
     remove_superseded,
+    remove_temporary,
     write_splits,
     write_state,
 )
@@ -26,7 +29,7 @@ from easydata.format.ledger import Ledger, ShardEntry
 from easydata.format.stream import encode_schema
 from easydata.metadata import CacheMetadata
 
-__all__ = ["Prepared", "commit", "prepare"]
+__all__ = ["Prepared", "commit", "finish_commit", "prepare"]
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,19 @@ def commit(out: Path, prepared: Sequence[Prepared], old_folders: Sequence[Path])
             remove_superseded(item.folder, keep)
 
 
+def finish_commit(out: Path) -> None:
+    """Delete what a build at `out` that was killed right after its commit had no time to."""
+    existing = inspect_output(out, overwrite=False)
+    if existing is None:
+        return
+    for split, folder in existing.folders.items():
+        ledger = existing.ledgers[split]
+        names = [ledger.shard_name(index) for index in range(ledger.num_shards)]
+        keep = [*names, read_state(folder), ledger.metadata["tokenizer"]["folder"]]
+        with storage_errors(folder):
+            remove_superseded(folder, [name for name in keep if name is not None])
+
+
 def _remove_dataset(folder: Path) -> None:
     """Remove an earlier dataset, and its folder if nothing else is in it."""
     (folder / STATE_FILE).unlink(missing_ok=True)
@@ -153,6 +169,8 @@ def _store_tokenizer(folder: Path, files: Mapping[str, bytes]) -> str | None:
     for name in sorted(files):
         hasher.update(name.encode() + b"\0" + files[name])
     target = folder / f"{TOKENIZER_PREFIX}{hasher.hexdigest()}"
+    if target.is_dir():
+        remove_temporary(target)
     for name, data in files.items():
         path = target / name
         with storage_errors(path):

@@ -20,6 +20,7 @@ from easydata.build.estimate import BuildEstimate, estimate
 from easydata.build.existing import inspect_output
 from easydata.build.options import BuildOptions, available_cores, check_options, make_recipe
 from easydata.build.progress import Progress, ProgressKind, make_progress
+from easydata.build.publish import finish_commit
 from easydata.build.task import BuildTask
 from easydata.build.work import discard_work, work_folder
 from easydata.engine import ProcessEngine, SerialEngine, is_portable
@@ -112,7 +113,7 @@ def _build(
 ) -> Outcome | None:
     """Build unless it is done already, which gives None."""
     if _is_up_to_date(job, overwrite=overwrite):
-        discard_work(job.out, job.recipe.fingerprint)
+        discard_work(job.out, job.recipe.fingerprint, lambda: finish_commit(job.out))
         return None
     with work_folder(job.out, job.recipe.fingerprint) as work:
         # Another build may have finished while this one waited for the lock.

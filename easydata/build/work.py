@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from easydata._fs import exclusive, storage_errors
@@ -58,8 +58,14 @@ def work_folder(out: Path, recipe: str) -> Iterator[Path]:
         raise
 
 
-def discard_work(out: Path, recipe: str) -> None:
-    """Remove what a build that was killed right after its commit left; the dataset is complete."""
+def discard_work(out: Path, recipe: str, finish: Callable[[], None]) -> None:
+    """Remove what a build that was killed right after its commit left; the dataset is complete.
+
+    Args:
+        out: the dataset directory.
+        recipe: identity of what was built.
+        finish: does what that build had no time for; called if there is such a build.
+    """
     base = out / WORK_FOLDER
     if not (base / recipe).exists():
         return
@@ -68,6 +74,7 @@ def discard_work(out: Path, recipe: str) -> None:
         contextlib.suppress(StorageError),
         exclusive(base / "lock", on_wait=f"Waiting for another build that writes to {out} …"),
     ):
+        finish()
         shutil.rmtree(base / recipe, ignore_errors=True)
         if not any(path.is_dir() for path in base.iterdir()):
             shutil.rmtree(base, ignore_errors=True)

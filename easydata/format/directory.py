@@ -35,6 +35,7 @@ __all__ = [
     "read_splits",
     "read_state",
     "remove_superseded",
+    "remove_temporary",
     "write_splits",
     "write_state",
 ]
@@ -183,6 +184,13 @@ def remove_superseded(directory: Path, keep: Sequence[str]) -> None:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
+            path.unlink(missing_ok=True)
+
+
+def remove_temporary(directory: Path) -> None:
+    """Delete files that a killed build never published."""
+    for path in directory.iterdir():
+        if is_temporary(path.name):
             path.unlink(missing_ok=True)
 
 

@@ -87,7 +87,8 @@ def build_with_kills(
     _, messages = process.communicate(timeout=300)
     assert process.returncode == 0, messages.decode()
     assert shards(out) == whole
-    assert not [path for path in out.rglob(".*") if path.name.startswith((".build", ".tmp"))]
+    left = [path for path in out.rglob(".*") if path.name.startswith((".build", ".tmp"))]
+    assert left == []
     check_visible(out, whole, None)
     return done
 

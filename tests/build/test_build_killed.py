@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+
+import pytest
+
 import easydata as ed
 
 from .killing import OPTIONS, build_with_kills, kill_after_new_names, start
-from .support import rows, shards, write
+from .support import environment, rows, shards, write
 
 
 def test_killed_builds_end_with_the_same_bytes(tmp_path):
@@ -39,3 +45,47 @@ def test_a_killed_build_says_how_to_go_on(tmp_path):
     assert process.returncode == 2
     assert "has not finished" in messages.decode()
     assert "Run the same build again" in messages.decode()
+
+
+KILLED = """
+import os, signal, sys
+import easydata as ed
+from easydata import _fs
+from easydata.build import publish
+
+def kill(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def replace(source, target, real=os.replace):
+    if "tokenizer-" in str(target):
+        kill()
+    real(source, target)
+
+if sys.argv[3] == "after the commit":
+    publish.remove_superseded = kill
+else:
+    _fs.os.replace = replace
+ed.build(sys.argv[1], out=sys.argv[2], tokenizer="bytes", overwrite=True, workers=1)
+"""
+
+
+@pytest.mark.parametrize("moment", ["after the commit", "in the tokenizer"])
+@pytest.mark.parametrize("splits", [None, {"a": 0.5, "b": 0.5}], ids=["whole", "splits"])
+def test_nothing_is_left_of_a_killed_build(tmp_path, moment, splits):
+    program = KILLED.replace("workers=1", f"workers=1, splits={splits}")
+    out = tmp_path / "out"
+    sizes = {"tokenizer": "bytes", "workers": 1, "splits": splits}
+    ed.build(rows(20), out=out, **sizes)
+    old = shards(out)
+    source = write(tmp_path / "a.jsonl", rows(30, seed=1))
+    done = subprocess.run(
+        [sys.executable, "-c", program, source, out, moment], env=environment(), check=False
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert any(path.name.startswith((".tmp", ".build")) for path in out.rglob(".*"))
+    ed.build(source, out=out, overwrite=moment != "after the commit", **sizes)
+    ed.build(source, out=tmp_path / "whole", **sizes)
+    assert shards(out) == shards(tmp_path / "whole") != old
+    assert [str(path) for path in out.rglob(".*")] == []
+    ledgers = [path.parent for path in out.rglob("ledger-*")]
+    assert len(ledgers) == len(set(ledgers))
