@@ -18,6 +18,7 @@ from easydata.errors import (
     SourceNotFoundError,
     StorageError,
     TokenizerError,
+    UnsupportedValueError,
     UsageError,
     WorkerError,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "StorageError",
     "TokenDataset",
     "TokenizerError",
+    "UnsupportedValueError",
     "UsageError",
     "WorkerError",
     "__version__",

@@ -12,6 +12,7 @@
     │   ├── CorruptShardError    bytes on disk are not the bytes that were written
     │   └── FormatVersionError   written by a newer easydata
     ├── OutputExistsError        `out` already holds something that must not be replaced
+    ├── UnsupportedValueError    a cache cannot hold the value exactly (also a TypeError)
     ├── StorageError             the disk is full, read-only or fails (also an OSError)
     └── WorkerError              a worker process died
 
@@ -33,6 +34,7 @@ __all__ = [
     "SourceNotFoundError",
     "StorageError",
     "TokenizerError",
+    "UnsupportedValueError",
     "UsageError",
     "WorkerError",
 ]
@@ -84,6 +86,10 @@ class FormatVersionError(DatasetError):
 
 class OutputExistsError(EasyDataError):
     """The output path holds something that would be lost."""
+
+
+class UnsupportedValueError(EasyDataError, TypeError):
+    """A value, or a part of it, cannot be stored so that the same value comes back."""
 
 
 class StorageError(EasyDataError, OSError):

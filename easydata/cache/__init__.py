@@ -1,0 +1,1 @@
+"""Key to value: memory, disk, tree."""
