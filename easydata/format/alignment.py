@@ -21,10 +21,18 @@ RecordBatch {0: length, 1: nodes, 2: buffers, 3: compression, 4: variadicBufferC
 from __future__ import annotations
 
 import struct
+from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["ALIGNMENT", "align_header", "align_record_batch", "message_header_bytes"]
+__all__ = [
+    "ALIGNMENT",
+    "HeaderFields",
+    "align_header",
+    "align_record_batch",
+    "find_fields",
+    "message_header_bytes",
+]
 
 ALIGNMENT = 64
 _PREFIX_BYTES = 8  # continuation mark 0xFFFFFFFF, then the header's size
@@ -69,22 +77,19 @@ def align_record_batch(message: memoryview) -> list[bytes | memoryview]:
     header.extend(bytes(_aligned(header_end) - header_end))
     _I32.pack_into(header, 4, len(header) - _PREFIX_BYTES)
 
-    root = _PREFIX_BYTES + _U32.unpack_from(header, _PREFIX_BYTES)[0]
-    body_length_at = _field(header, root, 3)
-    if not body_length_at:
+    fields = find_fields(header)
+    if not fields.body_bytes:
         # FlatBuffers omits a field with its default value: the body is empty.
         return [bytes(header)]
-    record_batch = _follow(header, _field(header, root, 2))
-    buffers_at = _follow(header, _field(header, record_batch, 2))
-    count = _U32.unpack_from(header, buffers_at)[0]
-    table = np.frombuffer(header, "<i8", 2 * count, buffers_at + 4).reshape(count, 2)
+    count = fields.num_buffers
+    table = np.frombuffer(header, "<i8", 2 * count, fields.buffers).reshape(count, 2)
 
     lengths = table[:, 1]
     padded = -(-lengths // ALIGNMENT) * ALIGNMENT
     ends = np.cumsum(padded)
     old_offsets = table[:, 0].copy()
     table[:, 0] = ends - padded
-    _I64.pack_into(header, body_length_at, int(ends[-1]) if count else 0)
+    _I64.pack_into(header, fields.body_bytes, int(ends[-1]) if count else 0)
 
     pieces: list[bytes | memoryview] = [bytes(header)]
     for offset, length in zip(old_offsets.tolist(), lengths.tolist(), strict=True):
@@ -95,7 +100,43 @@ def align_record_batch(message: memoryview) -> list[bytes | memoryview]:
     return pieces
 
 
-def _field(buffer: bytearray, table: int, index: int) -> int:
+class HeaderFields(NamedTuple):
+    """Where the fields of a record batch message lie that change from batch to batch.
+
+    Attributes:
+        body_bytes: position of the body's size: int64; 0 if the body is empty.
+        rows: position of the number of rows: int64; 0 if there are none.
+        nodes: position of int64[num_nodes, 2]: length and number of nulls of each array.
+        num_nodes: how many arrays, children included.
+        buffers: position of int64[num_buffers, 2]: offset in the body and size of each buffer.
+        num_buffers: how many buffers.
+    """
+
+    body_bytes: int
+    rows: int
+    nodes: int
+    num_nodes: int
+    buffers: int
+    num_buffers: int
+
+
+def find_fields(header: bytes | bytearray | memoryview) -> HeaderFields:
+    """The fields of a message that starts with this header."""
+    root = _PREFIX_BYTES + _U32.unpack_from(header, _PREFIX_BYTES)[0]
+    record_batch = _follow(header, _field(header, root, 2))
+    nodes = _follow(header, _field(header, record_batch, 1))
+    buffers = _follow(header, _field(header, record_batch, 2))
+    return HeaderFields(
+        body_bytes=_field(header, root, 3),
+        rows=_field(header, record_batch, 0),
+        nodes=nodes + 4,
+        num_nodes=_U32.unpack_from(header, nodes)[0],
+        buffers=buffers + 4,
+        num_buffers=_U32.unpack_from(header, buffers)[0],
+    )
+
+
+def _field(buffer: bytes | bytearray | memoryview, table: int, index: int) -> int:
     """Position of a table's field, or 0 if it is absent."""
     vtable = table - _I32.unpack_from(buffer, table)[0]
     slot = 4 + 2 * index
@@ -105,7 +146,7 @@ def _field(buffer: bytearray, table: int, index: int) -> int:
     return table + offset if offset else 0
 
 
-def _follow(buffer: bytearray, position: int) -> int:
+def _follow(buffer: bytes | bytearray | memoryview, position: int) -> int:
     """Where the reference at `position` points to."""
     target: int = position + _U32.unpack_from(buffer, position)[0]
     return target

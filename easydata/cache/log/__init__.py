@@ -1,0 +1,1 @@
+"""Entries in append-only files of Arrow record batches."""
