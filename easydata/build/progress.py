@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol, Self
@@ -100,7 +101,7 @@ class _NoProgress:
         pass
 
 
-class _Timed(_NoProgress):
+class _Timed(_NoProgress, ABC):
     """Passes on a few snapshots a second, with rates."""
 
     def __init__(self) -> None:
@@ -123,11 +124,13 @@ class _Timed(_NoProgress):
             self._show(self._unshown, self._last - self._start)
         self._unshown = None
 
+    @abstractmethod
     def _write_line(self, line: str) -> None:
-        raise NotImplementedError
+        """Print one line."""
 
+    @abstractmethod
     def _show(self, snapshot: Snapshot, seconds: float) -> None:
-        raise NotImplementedError
+        """Print how far the build is, `seconds` after its start."""
 
 
 class _JsonProgress(_Timed):

@@ -103,7 +103,7 @@ class EntryLayout:
         Raises:
             ValueError: it is not the schema of a segment.
         """
-        if not schema.remove_metadata().names[:NUM_OWN] == _OWN.names:
+        if schema.names[:NUM_OWN] != _OWN.names:
             raise ValueError("it lacks the columns of a cache")
         columns = [(logical_name(item.name), item.type) for item in list(schema)[NUM_OWN:]]
         found = cls(columns)

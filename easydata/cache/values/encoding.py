@@ -24,7 +24,7 @@ from easydata.cache.values.recipe import dump_recipe
 from easydata.cache.values.tables import table_kind, table_stream
 from easydata.cache.values.times import time_node
 
-__all__ = ["MAX_COLUMNS", "encode_any", "pack_bools", "pack_floats", "pack_ints"]
+__all__ = ["MAX_COLUMNS", "encode_any", "pack_numbers"]
 
 MAX_COLUMNS = 32  # leaves with columns of their own, in one value
 MAX_ITEMS = (1 << 31) - 1  # Arrow's offsets of lists, strings and bytes are int32
@@ -48,7 +48,7 @@ def encode_any(value: object) -> Encoded:
     return encoded
 
 
-def pack_ints(items: Sequence[Any]) -> npt.NDArray[Any] | None:
+def _pack_ints(items: Sequence[Any]) -> npt.NDArray[Any] | None:
     """int64[items] of Python ints, or None if one is beyond 64 bits."""
     try:
         return np.frombuffer(struct.pack(f"<{len(items)}q", *items), "<i8")
@@ -56,12 +56,12 @@ def pack_ints(items: Sequence[Any]) -> npt.NDArray[Any] | None:
         return None
 
 
-def pack_floats(items: Sequence[Any]) -> npt.NDArray[Any]:
+def _pack_floats(items: Sequence[Any]) -> npt.NDArray[Any]:
     """float64[items] of Python floats, bit by bit."""
     return np.frombuffer(struct.pack(f"<{len(items)}d", *items), "<f8")
 
 
-def pack_bools(items: Sequence[Any]) -> npt.NDArray[Any]:
+def _pack_bools(items: Sequence[Any]) -> npt.NDArray[Any]:
     """uint8[items] of Python truth values."""
     return np.frombuffer(bytes(items), np.uint8)
 
@@ -235,13 +235,21 @@ def _packed(items: Sequence[Any]) -> tuple[str, npt.NDArray[Any]] | None:
     if len(kinds) > 1:
         return None
     (kind,) = kinds
+    return pack_numbers(kind, items)
+
+
+def pack_numbers(kind: type, items: Sequence[Any]) -> tuple[str, Any] | None:
+    """What the recipe calls a run of numbers of one Python type, and its column's data.
+
+    None for other types, and for integers beyond 64 bits.
+    """
     if kind is int:
-        packed = pack_ints(items)
+        packed = _pack_ints(items)
         return None if packed is None else ("list[int]", packed)
     if kind is float:
-        return "list[float]", pack_floats(items)
+        return "list[float]", _pack_floats(items)
     if kind is bool:
-        return "list[bool]", pack_bools(items)
+        return "list[bool]", _pack_bools(items)
     return None
 
 

@@ -16,9 +16,7 @@ from easydata.cache.values.encoding import (
     MAX_COLUMNS,
     MAX_ITEMS,
     encode_any,
-    pack_bools,
-    pack_floats,
-    pack_ints,
+    pack_numbers,
 )
 from easydata.cache.values.leaves import INT64_MAX, INT64_MIN
 
@@ -160,11 +158,4 @@ def _pack_list(items: list[Any]) -> tuple[str, Any] | None:
     kind = type(items[0])
     if list(map(type, items)).count(kind) != len(items):
         return None
-    if kind is int:
-        packed = pack_ints(items)
-        return None if packed is None else ("list[int]", packed)
-    if kind is float:
-        return "list[float]", pack_floats(items)
-    if kind is bool:
-        return "list[bool]", pack_bools(items)
-    return None
+    return pack_numbers(kind, items)
