@@ -24,6 +24,7 @@ import pytest
 
 from easydata.cache import flight
 from easydata.cache.flight import SingleFlight
+from tests.interrupts import unmeasured
 
 PATIENCE_SECONDS = 60  # for a test that fails; none that passes waits for it
 
@@ -86,9 +87,10 @@ def main():
 class Program:
     """A process that runs PROGRAM and then `main`."""
 
-    def __init__(self, folder: Path, *args: str, main: str = "main()") -> None:
+    def __init__(self, folder: Path, *args: str, main: str = "main()", **options: Any) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM + main, str(folder), *args],
+            **options,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -134,8 +136,8 @@ class Program:
 def start(tmp_path: Path) -> Iterator[Callable[..., Program]]:
     programs: list[Program] = []
 
-    def start(*args: str, main: str = "main()") -> Program:
-        programs.append(Program(tmp_path, *args, main=main))
+    def start(*args: str, **options: Any) -> Program:
+        programs.append(Program(tmp_path, *args, **options))
         return programs[-1]
 
     yield start
@@ -511,7 +513,7 @@ class TestProcesses:
         waits = (
             "try:\n    say('asks f.k')\n    get('f.k')\nexcept KeyboardInterrupt:\n    say('out')"
         )
-        waiter = start(main=waits)
+        waiter = start(main=waits, env=unmeasured())
         waiter.until("asks f.k")
         waiter.process.send_signal(signal.SIGINT)
         waiter.until("out")
@@ -533,7 +535,7 @@ class TestProcesses:
             "go.set()\n"
             "thread.join()\n"
         )
-        waiter = start(main=waits)
+        waiter = start(main=waits, env=unmeasured())
         waiter.until("asks f.k")
         waiter.process.send_signal(signal.SIGINT)
         waiter.until("out")
@@ -549,7 +551,7 @@ class TestProcesses:
             "try:\n    get('f.a', ['f.b'])\nexcept KeyboardInterrupt:\n    say('out')\n"
             "sys.stdin.readline()"
         )
-        waiter = start(main=waits)
+        waiter = start(main=waits, env=unmeasured())
         wait_until(lambda: len(rows(tmp_path)) == 1)
         waiter.process.send_signal(signal.SIGINT)
         waiter.until("out")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import easydata as ed
+from tests.interrupts import unmeasured
 
 ROOT = str(Path(__file__).resolve().parents[2])
 SCRIPT = """
@@ -102,7 +103,7 @@ def test_ctrl_c_ends_everything(folder, workers):
     process = subprocess.Popen(
         [sys.executable, "script.py", *words, "--part-size", "4kB"],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": ROOT},
+        env={**unmeasured(), "PYTHONPATH": ROOT},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
