@@ -23,6 +23,7 @@ __all__ = [
     "publish_file",
     "storage_errors",
     "sync_directory",
+    "temporary_path",
 ]
 
 _TEMPORARY_PREFIX = ".tmp-"
@@ -33,6 +34,11 @@ _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 def is_temporary(name: str) -> bool:
     """True for the name of a file that was never published."""
     return name.startswith(_TEMPORARY_PREFIX)
+
+
+def temporary_path(path: Path) -> Path:
+    """A new name in the folder of `path` for what will become `path`."""
+    return path.with_name(f"{_TEMPORARY_PREFIX}{os.urandom(8).hex()}-{path.name}"[:255])
 
 
 @contextlib.contextmanager
@@ -69,7 +75,7 @@ def publish_file(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
     Raises:
         StorageError: nothing was published.
     """
-    temporary = path.with_name(f"{_TEMPORARY_PREFIX}{os.urandom(8).hex()}-{path.name}"[:255])
+    temporary = temporary_path(path)
     with storage_errors(path):
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
         descriptor = os.open(temporary, flags | getattr(os, "O_BINARY", 0), 0o600)

@@ -192,7 +192,7 @@ def test_the_bytes_do_not_change_silently() -> None:
 
 
 def test_every_flipped_bit_is_noticed() -> None:
-    message = CODEC.encode_row(ENTRY)
+    message = bytearray(CODEC.encode_row(ENTRY))
     for position in range(len(message)):
         for bit in (1, 128):
             message[position] ^= bit

@@ -6,13 +6,15 @@ A message may be cut off by a killed writer, and what follows the last one may b
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 
+import numpy as np
 import xxhash
 
 from easydata.cache.log.layout import CHECKSUM_BYTES
 from easydata.format.alignment import ALIGNMENT, find_fields, message_header_bytes
 
-__all__ = ["Bytes", "is_intact", "message_bytes", "seal"]
+__all__ = ["Bytes", "is_intact", "message_bytes", "seal", "walk"]
 
 Bytes = bytes | bytearray | memoryview
 _CONTINUATION = b"\xff\xff\xff\xff"
@@ -51,3 +53,29 @@ def seal(message: bytearray) -> None:
     end = len(message) - CHECKSUM_BYTES
     with memoryview(message) as view:
         _U64.pack_into(message, end, xxhash.xxh3_64_intdigest(view[:end]))
+
+
+def walk(view: Bytes, start: int = 0) -> Iterator[tuple[int, int]]:
+    """Start and size of every whole message of a segment from `start` on, without its schema.
+
+    Whatever is not a message is passed over, 64 bytes at a time: one damaged message loses no
+    other.
+    """
+    start = max(start, message_header_bytes(memoryview(view)[:8]))
+    while start < len(view):
+        size = message_bytes(view, start)
+        if size is not None and is_intact(view, start, size):
+            yield start, size
+            start += size
+        else:
+            start = _next_start(view, start + ALIGNMENT)
+
+
+def _next_start(view: Bytes, start: int) -> int:
+    """The first multiple of 64 from `start` on where a message may begin, or the end."""
+    usable = (len(view) - start) // ALIGNMENT
+    if usable <= 0:
+        return len(view)
+    words = np.frombuffer(view, "<u4", usable * (ALIGNMENT // 4), start)[:: ALIGNMENT // 4]
+    found = np.flatnonzero(words == 0xFFFFFFFF)
+    return start + int(found[0]) * ALIGNMENT if len(found) else len(view)

@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Self
 
+import numpy as np
 import pyarrow as pa
 
 from easydata.format.alignment import ALIGNMENT
@@ -31,6 +32,7 @@ __all__ = [
     "NEVER",
     "NUM_OWN",
     "NUM_OWN_RUNS",
+    "ColumnKinds",
     "ColumnLayout",
     "EntryLayout",
     "body_bytes",
@@ -53,6 +55,9 @@ _OWN = pa.schema(
 )
 NUM_OWN = len(_OWN)
 NUM_OWN_RUNS = 3  # key, metadata and recipe are runs of characters
+
+
+ColumnKinds = tuple[tuple[str, pa.DataType], ...]  # name and type of each column of a value
 
 
 def padded(size: int, multiple: int = 8) -> int:
@@ -82,6 +87,7 @@ class EntryLayout:
     Attributes:
         schema: of the segment: the cache's columns, then the value's.
         columns: the value's columns.
+        dtypes: for each of them the dtype of the items of its lists, or None for other kinds.
     """
 
     def __init__(self, columns: Sequence[tuple[str, pa.DataType]]) -> None:
@@ -93,6 +99,10 @@ class EntryLayout:
             ValueError: a type that is none of those that `ColumnLayout` names.
         """
         self.columns = tuple(_column(name, kind) for name, kind in columns)
+        self.dtypes = tuple(
+            np.dtype(c.kind.value_type.to_pandas_dtype()) if pa.types.is_list(c.kind) else None
+            for c in self.columns
+        )
         fields = [pa.field(physical_name(c.name), c.kind, nullable=False) for c in self.columns]
         self.schema = pa.schema([*_OWN, *fields])
 

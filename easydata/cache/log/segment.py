@@ -1,259 +1,155 @@
-"""A segment: an Arrow stream of entries that grows, and its table.
+"""A segment: blocks of entries, and the table that leads to them.
 
-    NAME.arrow   the schema message, then messages; while it grows, zeros up to its size
-    NAME.table   which place each key's hash leads to
+    NAME.arrow    an Arrow stream of entries (or NAME.parquet, once it is sealed)
+    NAME.table    which place each key's hash leads to
 
-The writer reserves size ahead (a hole, which costs nothing) so that maps need not be renewed for
-every entry, writes a message, and then enters it into the table: that is when it exists. What a
-killed writer left behind its last entry is in no table; what power loss took from the table is
-found again by walking the messages and their checksums.
+A place is `unit << 24 | row`: which block, and which row of it.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
-from easydata._fs import storage_errors
-from easydata.cache.log.framing import Bytes, is_intact, message_bytes
-from easydata.cache.log.layout import EntryLayout
-from easydata.cache.log.message import Entry, EntryCodec
+from easydata.cache.log.blocks import Blocks
+from easydata.cache.log.message import EntryCodec
 from easydata.cache.log.rows import LocatedRows, Row
 from easydata.cache.log.table import HashTable
 from easydata.errors import CorruptShardError
-from easydata.format.alignment import ALIGNMENT, message_header_bytes
-from easydata.format.mapping import map_file
 
-__all__ = ["Segment", "SegmentWriter", "walk"]
+__all__ = ["MAX_ROWS", "ROW_BITS", "Hit", "Segment", "newest_possible"]
 
-_ROW_BITS = 24
-_MAX_ROWS = 1 << _ROW_BITS
-_FIRST_BYTES = 1 << 20  # what a new segment reserves; doubled when it is used up
+ROW_BITS = 24
+MAX_ROWS = 1 << ROW_BITS
 _KEPT_BATCHES = 4096
+_CLOCK_TICK = 20_000_000  # nanoseconds that the times of files may lag behind
+
+
+def newest_possible(name: str) -> int:
+    """A stamp that no entry of a segment has, nor a later one: sealed ones bear it in the name."""
+    return int(name.split("-")[1], 16) if name.startswith("seg-") else 2**63 - 1
+
+
+class Hit(NamedTuple):
+    """An entry that was found.
+
+    Attributes:
+        segment: where.
+        slot: of its table.
+        view: what the positions in `row` refer to; holding it keeps the bytes.
+        row: where its parts lie.
+    """
+
+    segment: Segment
+    slot: int
+    view: memoryview
+    row: Row
 
 
 class Segment:
-    """Reads a segment, which may be growing. Safe to share between threads.
+    """Finds entries. Safe to share between threads.
 
     Attributes:
         name: file name without extension.
-        codec: of its messages.
-        table: what leads to its entries.
+        path: of the file with the entries.
+        blocks: what holds the entries.
+        codec: of the entries.
+        table: what leads to them.
     """
 
-    def __init__(self, folder: Path, name: str, table: HashTable | None = None) -> None:
-        """Map the segment.
-
-        Args:
-            folder: where it lies.
-            name: file name without extension.
-            table: its table, if it is at hand.
-
-        Raises:
-            FileNotFoundError: it is not there (any more).
-            CorruptShardError: the file does not start like a segment.
-        """
+    def __init__(self, name: str, path: Path, blocks: Blocks, table: HashTable) -> None:
         self.name = name
-        self._path = folder / f"{name}.arrow"
-        self.table = HashTable(folder / f"{name}.table") if table is None else table
-        self._map()
-        self.codec = _codec_of(self._path, self.view)
-        self._batches: dict[int, LocatedRows] = {}
+        self.path = path
+        self.blocks = blocks
+        self.codec: EntryCodec = blocks.codec
+        self.table = table
+        self._batches: dict[int, tuple[memoryview, LocatedRows]] = {}
 
-    def find(self, key: bytes, key_hash: int) -> Row | None:
-        """Where the newest entry of this segment for a key lies in `view`, or None.
+    def find(self, key: bytes, key_hash: int) -> Hit | None:
+        """The newest entry of this segment for a key, or None.
 
         Raises:
             CorruptShardError: its bytes are not those that were written.
         """
-        slot = self.find_slot(key, key_hash)
-        return None if slot is None else self.locate(self.table.place(slot))
-
-    def find_slot(self, key: bytes, key_hash: int) -> int | None:
-        """The slot of the table that leads to a key, or None."""
         table = self.table
         slot = table.find(key_hash)
         while slot is not None:
-            row = self.locate(table.place(slot))
-            if self.view[row.key[0] : row.key[1]] == key:
-                return slot
+            view, row = self.locate(table.place(slot))
+            start, stop = row.key
+            if view[start:stop] == key or (start == stop and row.is_tombstone):
+                return _new_hit(Hit, (self, slot, view, row))
             slot = table.find(key_hash, after=slot)
         return None
 
-    def locate(self, place: int) -> Row:
-        """Where an entry lies in `view`; the message that holds it is checked at first touch.
+    def locate(self, place: int) -> tuple[memoryview, Row]:
+        """A view, and where an entry lies in it.
 
         Raises:
             CorruptShardError: its bytes are not those that were written.
         """
-        start = (place >> _ROW_BITS) * ALIGNMENT
-        unit = start // ALIGNMENT
-        if unit >= len(self._checked) or not self._checked[unit]:
-            self._check(start)
-        if self.codec.count_rows(self.view, start) == 1:
-            return self.codec.locate_row(self.view, start)
-        rows = self._batches.get(start)
-        if rows is None:
-            rows = self.codec.locate_rows(self.view, start)
-            if len(self._batches) >= _KEPT_BATCHES:
-                self._batches.clear()
-            self._batches[start] = rows
-        index = place & (_MAX_ROWS - 1)
+        unit = place >> ROW_BITS
+        view, start = self.blocks.block(unit)
+        codec = self.codec
+        if codec.count_rows(view, start) == 1:
+            return view, codec.locate_row(view, start)
+        view, rows = self.rows(unit)
+        index = place & (MAX_ROWS - 1)
         if index >= len(rows):
-            raise self._damage(start)
-        return rows.row(index)
+            raise CorruptShardError(f"{self.path} has no row {index} in block {unit}.")
+        return view, rows.row(index)
 
-    def _check(self, start: int) -> None:
-        size = message_bytes(self.view, start)
-        if size is None:
-            self._map()  # it may have grown
-            size = message_bytes(self.view, start)
-        if size is None or not is_intact(self.view, start, size):
-            raise self._damage(start)
-        self._checked[start // ALIGNMENT] = 1
-
-    def _map(self) -> None:
-        # Views of the old map stay valid as long as somebody holds them.
-        self.view = memoryview(map_file(self._path))
-        # Writers only append: what was checked in the old map is the same in the new one.
-        checked = bytearray(len(self.view) // ALIGNMENT + 1)
-        known = getattr(self, "_checked", b"")
-        checked[: len(known)] = known
-        self._checked = checked
-
-    def _damage(self, start: int) -> CorruptShardError:
-        return CorruptShardError(f"{self._path} is damaged in the entry at byte {start}.")
-
-
-class SegmentWriter:
-    """Makes a segment and appends to it. One owner, one thread at a time.
-
-    Attributes:
-        segment: reads what was written.
-        num_bytes: size of what was written.
-    """
-
-    def __init__(self, folder: Path, name: str, codec: EntryCodec, *, capacity: int) -> None:
-        """Make the files.
-
-        Args:
-            folder: where to.
-            name: file name without extension; no such files may exist.
-            codec: of the entries.
-            capacity: how many entries there is room for in the table, about.
+    def rows(self, unit: int) -> tuple[memoryview, LocatedRows]:
+        """A view, and all entries of a block.
 
         Raises:
-            StorageError: they cannot be written.
+            CorruptShardError: its bytes are not those that were written.
         """
-        path = folder / f"{name}.arrow"
-        self._codec = codec
-        with storage_errors(path):
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-            self._descriptor = os.open(path, flags, 0o666)
-        self._path = path
-        self._reserved = 0
-        self.num_bytes = 0
-        table = HashTable.create(folder / f"{name}.table", capacity)
-        self._append(codec.schema_message)
-        self.segment = Segment(folder, name, table)
+        found = self._batches.get(unit)
+        if found is None:
+            view, start = self.blocks.block(unit)
+            found = view, self.codec.locate_rows(view, start)
+            # What is decoded must be free to leave memory; what is mapped costs none.
+            if self.blocks.is_mapped:
+                if len(self._batches) >= _KEPT_BATCHES:
+                    self._batches.clear()
+                self._batches[unit] = found
+        return found
 
     @property
-    def is_full(self) -> bool:
-        """True if the next entries belong into another segment."""
-        return self.segment.table.is_full
+    def is_sealed(self) -> bool:
+        """True if nothing will be appended any more."""
+        return self.name.startswith("seg-")
 
-    def put(self, entry: Entry) -> None:
-        """Append an entry; readers see it when this returns.
+    def units(self) -> Iterator[int]:
+        """Every block that has entries and whose bytes are those that were written, in order."""
+        # The table's blocks, not those that can be found by looking for messages: the bytes of a
+        # damaged value may look like some. Behind them may be what it lost with the power.
+        _, places = self.table.entries()
+        last = 0
+        for unit in np.unique(places >> np.uint64(ROW_BITS)).tolist():
+            last = unit
+            with contextlib.suppress(CorruptShardError):
+                self.blocks.block(unit)
+                yield unit
+        if not self.is_sealed:
+            yield from (unit for unit in self.blocks.units(last) if unit > last)
 
-        Raises:
-            StorageError: it could not be written, and does not exist.
-        """
-        start = self._append(self._codec.encode_row(entry))
-        self._enter(entry, start, 0)
-
-    def put_many(self, entries: Sequence[Entry]) -> None:
-        """Append several entries as one batch.
-
-        Raises:
-            StorageError: they could not be written, and none of them exists.
-        """
-        for first in range(0, len(entries), _MAX_ROWS):
-            some = entries[first : first + _MAX_ROWS]
-            start = self._append(self._codec.encode_rows(some))
-            for row, entry in enumerate(some):
-                self._enter(entry, start, row)
-
-    def flush(self) -> None:
-        """Wait until the entries are on the disk."""
-        with storage_errors(self._path, "flush"):
-            os.fsync(self._descriptor)
-
-    def close(self) -> None:
-        """Give back what was reserved and not used, and the descriptor.
-
-        Readers that have mapped the file touch nothing behind the last entry.
-        """
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-    def _enter(self, entry: Entry, start: int, row: int) -> None:
-        place = (start // ALIGNMENT) << _ROW_BITS | row
-        table = self.segment.table
-        slot = self.segment.find_slot(entry.key, entry.key_hash)
-        if slot is None:
-            table.add(entry.key_hash, place)
-        else:
-            table.replace(slot, place)
-
-    def _append(self, message: Bytes) -> int:
-        start, end = self.num_bytes, self.num_bytes + len(message)
-        with storage_errors(self._path):
-            if end > self._reserved:
-                self._reserved = max(2 * self._reserved, _FIRST_BYTES, 1 << (end - 1).bit_length())
-                os.ftruncate(self._descriptor, self._reserved)
-            view = memoryview(message)
-            written = 0
-            while written < len(view):  # a disk that fills up takes a part
-                written += os.pwrite(self._descriptor, view[written:], start + written)
-        self.num_bytes = end
-        return start
+    def bound(self, unit: int) -> int:
+        """A stamp that no entry of a damaged block has, nor a later one."""
+        if self.is_sealed:
+            return newest_possible(self.name)
+        # A growing segment is in the order of stamps, and its last one not younger than the file.
+        for later in self.blocks.units(unit + 1):
+            view, start = self.blocks.block(later)
+            return int(self.codec.locate_rows(view, start).stamps[0])
+        try:
+            return self.path.stat().st_mtime_ns + _CLOCK_TICK
+        except FileNotFoundError:
+            return newest_possible(self.name)
 
 
-def walk(view: Bytes) -> Iterator[tuple[int, int]]:
-    """Start and size of every whole message of a segment after its schema.
-
-    Whatever is not a message is passed over, 64 bytes at a time: one damaged message loses no
-    other.
-    """
-    start = message_header_bytes(memoryview(view)[:8])
-    while start < len(view):
-        size = message_bytes(view, start)
-        if size is not None and is_intact(view, start, size):
-            yield start, size
-            start += size
-        else:
-            start = _next_start(view, start + ALIGNMENT)
-
-
-def _next_start(view: Bytes, start: int) -> int:
-    """The first multiple of 64 from `start` on where a message may begin, or the end."""
-    usable = (len(view) - start) // ALIGNMENT
-    if usable <= 0:
-        return len(view)
-    words = np.frombuffer(view, "<u4", usable * (ALIGNMENT // 4), start)[:: ALIGNMENT // 4]
-    found = np.flatnonzero(words == 0xFFFFFFFF)
-    return start + int(found[0]) * ALIGNMENT if len(found) else len(view)
-
-
-def _codec_of(path: Path, view: memoryview) -> EntryCodec:
-    """The codec of the segment that starts with this schema message."""
-    try:
-        schema = pa.ipc.read_schema(pa.py_buffer(view))
-        return EntryCodec(EntryLayout.from_schema(schema), schema.metadata)
-    except (pa.ArrowInvalid, ValueError) as error:
-        raise CorruptShardError(f"{path} is no segment of a cache: {error}") from error
+_new_hit = tuple.__new__  # the constructor of a NamedTuple takes twice as long

@@ -4,11 +4,12 @@ Beside each segment lies its table. One process writes it; any process that maps
 entry at once, without a lock or a system call. An entry of the segment exists for readers when
 it is in the table, which its writer does last.
 
-The file is a header of 64 bytes (magic, capacity, number of used slots) and `capacity` slots of
-two uint64: hash and place. A hash of 0 marks an empty slot, so a key's hash of 0 counts as 1.
-Slots are probed one after another from hash modulo capacity, which is a power of two. The place
-is written before the hash, so that a reader never sees a hash without its place; both are
-8 bytes at a multiple of 8, which processors write whole.
+The file is a header of 64 bytes (magic, capacity, number of used slots, and of a sealed table the
+XXH3-64 of its slots with that number as the seed) and `capacity` slots of two uint64: hash and
+place. A hash of 0 marks an empty slot, so a key's hash of 0 counts as 1. Slots are probed one
+after another from hash modulo capacity, which is a power of two. The place is written before the
+hash, so that a reader never sees a hash without its place; both are 8 bytes at a multiple of 8,
+which processors write whole.
 
 The table is only a way to find things: a reader compares the key at each place, and the table
 can be made again from the segment.
@@ -24,6 +25,7 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 
 from easydata._fs import storage_errors
 from easydata.errors import CorruptShardError
@@ -32,11 +34,12 @@ from easydata.format.mapping import map_file
 __all__ = ["HashTable"]
 
 _MAGIC = b"edtable1"
-_HEADER = struct.Struct("<8sQQ")
+_HEADER = struct.Struct("<8sQQQ")
 _HEADER_BYTES = 64
 _SLOT_BYTES = 16
 _COUNT_ITEM = 2  # of the header seen as uint64
 _MOST_FULL = 2 / 3
+_FEW = 16  # so many are found faster one by one
 
 
 class HashTable:
@@ -53,16 +56,16 @@ class HashTable:
             FileNotFoundError: there is none.
             CorruptShardError: the file is something else, or cut off.
         """
-        data = _map_writable(path) if writable else memoryview(map_file(path))
-        if len(data) < _HEADER_BYTES:
+        self._map = _map_writable(path) if writable else None
+        data = memoryview(map_file(path) if self._map is None else self._map)
+        if not _is_table(data):
             raise CorruptShardError(f"{path} is no table of a cache segment.")
-        magic, capacity, _ = _HEADER.unpack_from(data)
-        is_power_of_two = capacity > 0 and not capacity & (capacity - 1)
-        size = _HEADER_BYTES + capacity * _SLOT_BYTES
-        if magic != _MAGIC or not is_power_of_two or size != len(data):
-            raise CorruptShardError(f"{path} is no table of a cache segment.")
-        self.capacity: int = capacity
-        self._mask = capacity - 1
+        self._view(data)
+
+    def _view(self, data: memoryview) -> None:
+        self.capacity = (len(data) - _HEADER_BYTES) // _SLOT_BYTES
+        self._mask = self.capacity - 1
+        self._most = int(self.capacity * _MOST_FULL)
         self._header = data[:_HEADER_BYTES].cast("Q")
         self._slots = data[_HEADER_BYTES:].cast("Q")
 
@@ -77,6 +80,14 @@ class HashTable:
         return cls(path, writable=True)
 
     @classmethod
+    def of(cls, hashes: npt.NDArray[np.uint64], places: npt.NDArray[np.uint64]) -> Self:
+        """The table that `build` makes, in memory only."""
+        slots = _fill(hashes, places, _power_of_two(2 * len(hashes)))
+        table = cls.__new__(cls)
+        table._view(memoryview(_header(slots, len(hashes)) + slots.tobytes()))  # noqa: SLF001
+        return table
+
+    @classmethod
     def build(
         cls, path: Path, hashes: npt.NDArray[np.uint64], places: npt.NDArray[np.uint64]
     ) -> Self:
@@ -84,7 +95,7 @@ class HashTable:
 
         Args:
             path: the file; it must not exist.
-            hashes: uint64[n]. Equal ones are those of different keys.
+            hashes: uint64[n]. Of equal ones, `find` gives the first given first.
             places: uint64[n].
 
         Raises:
@@ -97,10 +108,9 @@ class HashTable:
     def __len__(self) -> int:
         return self._header[_COUNT_ITEM]
 
-    @property
-    def is_full(self) -> bool:
-        """True if no more should be added: probing would get slow."""
-        return len(self) >= int(self.capacity * _MOST_FULL)
+    def has_room(self, entries: int) -> bool:
+        """True if so many more can be added before probing gets slow."""
+        return self._header[_COUNT_ITEM] + entries <= self._most
 
     def find(self, key_hash: int, after: int | None = None) -> int | None:
         """The slot of an entry with this hash, or None.
@@ -124,6 +134,35 @@ class HashTable:
             slot = (slot + 1) & mask
         return None
 
+    def find_many(
+        self, hashes: npt.NDArray[np.uint64]
+    ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.uint64]]:
+        """bool[n], uint64[n]: whether each hash is here, and the place in the slot that `find`
+        gives; any number where it is not.
+        """
+        slots = np.frombuffer(self._slots, np.uint64)
+        known = np.where(hashes == 0, np.uint64(1), hashes)
+        probed = (known & np.uint64(self._mask)).astype(np.int64)
+        here = slots[2 * probed]
+        left = np.flatnonzero((here != known) & (here != 0))
+        for _ in range(self.capacity):  # as in `find`
+            if len(left) <= _FEW:
+                break
+            following = (probed[left] + 1) & self._mask
+            probed[left] = following
+            here[left] = seen = slots[2 * following]
+            left = left[(seen != known[left]) & (seen != 0)]
+        for at in left.tolist():
+            slot = self.find(int(known[at]))
+            here[at] = 0 if slot is None else known[at]
+            probed[at] = slot or 0
+        return here == known, slots[2 * probed + 1]
+
+    def flush(self) -> None:
+        """Wait until the entries of a table that is written to are on the disk."""
+        if self._map is not None:
+            self._map.flush()
+
     def place(self, slot: int) -> int:
         """Where the entry in a slot is."""
         return self._slots[2 * slot + 1]
@@ -145,6 +184,20 @@ class HashTable:
         slots[2 * slot] = key_hash
         self._header[_COUNT_ITEM] += 1
 
+    def add_new(self, key_hash: int, place: int) -> bool:
+        """Add an entry if there is none with this hash; False if there is. It must have room."""
+        key_hash = key_hash or 1
+        slots, mask = self._slots, self._mask
+        at = 2 * (key_hash & mask)
+        while found := slots[at]:
+            if found == key_hash:
+                return False
+            at = (at + 2) & (2 * mask + 1)
+        slots[at + 1] = place
+        slots[at] = key_hash
+        self._header[_COUNT_ITEM] += 1
+        return True
+
     def replace(self, slot: int, place: int) -> None:
         """Let a slot lead to another place: a newer entry of the same key."""
         self._slots[2 * slot + 1] = place
@@ -156,24 +209,43 @@ class HashTable:
         return used[:, 0].copy(), used[:, 1].copy()
 
 
-def _map_writable(path: Path) -> memoryview:
-    """The file; what is written to the view is in it at once."""
+def _map_writable(path: Path) -> mmap.mmap:
+    """The file; what is written to the map is in it at once."""
     with path.open("r+b") as file:
         # The map keeps a descriptor, of which a process has few: one for a segment it writes.
-        return memoryview(mmap.mmap(file.fileno(), 0))
+        return mmap.mmap(file.fileno(), 0)
 
 
 def _power_of_two(size: int) -> int:
     return 1 << max(size - 1, 1).bit_length()
 
 
+def _is_table(data: memoryview) -> bool:
+    if len(data) < _HEADER_BYTES:
+        return False
+    magic, capacity, count, checksum = _HEADER.unpack_from(data)
+    is_power_of_two = capacity > 0 and not capacity & (capacity - 1)
+    if (
+        magic != _MAGIC
+        or not is_power_of_two
+        or len(data) != _HEADER_BYTES + capacity * _SLOT_BYTES
+    ):
+        return False
+    return not checksum or checksum == xxhash.xxh3_64_intdigest(data[_HEADER_BYTES:], count)
+
+
+def _header(slots: npt.NDArray[np.uint64], count: int) -> bytes:
+    # A table that is to grow has none.
+    checksum = xxhash.xxh3_64_intdigest(slots.data, count) if count else 0
+    return _HEADER.pack(_MAGIC, len(slots), count, checksum).ljust(_HEADER_BYTES, b"\0")
+
+
 def _write(path: Path, slots: npt.NDArray[np.uint64], count: int) -> None:
-    header = _HEADER.pack(_MAGIC, len(slots), count).ljust(_HEADER_BYTES, b"\0")
     # Blocks are reserved by writing them: on a full disk a store into a map is a signal that
     # ends the process.
     with storage_errors(path), path.open("xb") as file:
         try:
-            file.write(header)
+            file.write(_header(slots, count))
             file.write(slots.astype("<u8", copy=False).data)
             file.flush()
         except BaseException:

@@ -14,7 +14,15 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-__all__ = ["BUFFERS", "BUFFER_ALIGNMENT", "LIST_KINDS", "Column", "Encoded", "arrow_type"]
+__all__ = [
+    "BUFFERS",
+    "BUFFER_ALIGNMENT",
+    "LIST_KINDS",
+    "Column",
+    "Encoded",
+    "arrow_type",
+    "stored_type",
+]
 
 BUFFERS = "\\buffers"  # no key is ever escaped to this
 BUFFER_ALIGNMENT = 64
@@ -72,3 +80,8 @@ def arrow_type(kind: str) -> pa.DataType:
     ('list<item: uint16>', 'string')
     """
     return _ARROW_TYPES[kind]
+
+
+def stored_type(kind: str) -> pa.DataType:
+    """The Arrow type of such a column in the log, where bits would need a layout of their own."""
+    return pa.uint8() if kind == "bool" else arrow_type(kind)

@@ -17,7 +17,7 @@ from easydata.cache.values.paths import MAX_DEPTH
 from easydata.cache.values.readers import Reader, leaf_reader, native_dtype
 from easydata.cache.values.recipe import load_recipe, malformed
 
-__all__ = ["decode"]
+__all__ = ["decode", "view_names"]
 
 _Columns = Sequence[Any]
 _Decoder = Callable[[_Columns], Any]
@@ -26,6 +26,7 @@ _Step = Callable[[Iterator[Any], Any], Any]  # next columns, buffers → value
 _MAX_DECODERS = 512
 _MAX_KEPT_BYTES = 2048
 _decoders: dict[bytes, _Decoder] = {}
+_view_names: dict[bytes, tuple[str, ...]] = {}  # of some recipes in `_decoders`
 
 # What damaged recipes and columns of other types lead to.
 _ERRORS = (
@@ -67,14 +68,36 @@ def decode(recipe: bytes, columns: _Columns) -> Any:
         raise malformed(recipe, f"{type(error).__name__}: {error}") from error
 
 
+def view_names(recipe: bytes) -> tuple[str, ...] | None:
+    """The keys, if what `decode` makes of the recipe is a dict of its columns as they are.
+
+    They are in the order of the columns. May be None where nothing was decoded lately.
+    """
+    return _view_names.get(recipe)
+
+
 def _compile(recipe: bytes) -> _Decoder:
     node = load_recipe(recipe)
     decoder = _compile_flat(node) or _compile_any(node)
     if len(recipe) <= _MAX_KEPT_BYTES:
         if len(_decoders) >= _MAX_DECODERS:
             _decoders.clear()
+            _view_names.clear()
         _decoders[bytes(recipe)] = decoder
+        if _is_of_views(node):
+            _view_names[bytes(recipe)] = tuple(node["dict"][::2])
     return decoder
+
+
+def _is_of_views(root: Any) -> bool:
+    if not isinstance(root, dict) or root.keys() != {"dict"}:
+        return False
+    return all(
+        isinstance(node, dict)
+        and node.keys() == {"column"}
+        and native_dtype(node["column"]) is not None
+        for node in root["dict"][1::2]
+    )
 
 
 def _compile_flat(root: Any) -> _Decoder | None:

@@ -24,7 +24,7 @@ from easydata.cache.values.recipe import dump_recipe
 from easydata.cache.values.tables import table_kind, table_stream
 from easydata.cache.values.times import time_node
 
-__all__ = ["MAX_COLUMNS", "encode_any", "pack_numbers"]
+__all__ = ["MAX_COLUMNS", "encode_any", "encode_whole", "pack_numbers"]
 
 MAX_COLUMNS = 32  # leaves with columns of their own, in one value
 MAX_ITEMS = (1 << 31) - 1  # Arrow's offsets of lists, strings and bytes are int32
@@ -46,6 +46,18 @@ def encode_any(value: object) -> Encoded:
     except RecursionError:
         raise unsupported((), "nests too deeply for the stack that is left here.") from None
     return encoded
+
+
+def encode_whole(value: object) -> Encoded:
+    """As `encode_any`, without columns of its own: all data in the recipe and the buffers.
+
+    Raises:
+        UnsupportedValueError: some part of it is not supported; the message names the place.
+    """
+    try:
+        return _Writer(with_columns=False).run(value)
+    except RecursionError:
+        raise unsupported((), "nests too deeply for the stack that is left here.") from None
 
 
 def _pack_ints(items: Sequence[Any]) -> npt.NDArray[Any] | None:

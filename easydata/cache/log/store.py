@@ -1,0 +1,356 @@
+"""The log of a cache folder: many segments, of which each process appends to its own.
+
+What was written last for a key is the entry with the greatest stamp in all segments. Deleting is
+writing, too: a tombstone. Readers look into the tables of all segments, those that other
+processes append to included, so that there is nothing to be told and nothing to be late.
+
+Each set of columns has segments of its own, so that a segment is one Arrow stream.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import warnings
+import weakref
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from easydata._fs import sync_directory
+from easydata.cache.clock import deadline
+from easydata.cache.log import locks
+from easydata.cache.log.blocks import DecodedBlocks
+from easydata.cache.log.census import take_census
+from easydata.cache.log.control import Control
+from easydata.cache.log.entry import Entry
+from easydata.cache.log.folder import CacheFolder
+from easydata.cache.log.layout import ColumnKinds, EntryLayout
+from easydata.cache.log.merge import Merger
+from easydata.cache.log.message import EntryCodec
+from easydata.cache.log.sealed import segment_metadata
+from easydata.cache.log.segment import ROW_BITS, Hit, Segment, newest_possible
+from easydata.cache.log.segments import Segments
+from easydata.cache.log.upkeep import Upkeep, is_idle
+from easydata.cache.log.writer import SegmentWriter
+from easydata.cache.values import BUFFERS
+from easydata.errors import CorruptShardError, StorageError
+from easydata.format.codecs import Codec, ShardFormat
+
+__all__ = ["Group", "Item", "LogStore", "Written"]
+
+Item = tuple[bytes, int, bytes, Sequence[Any]]  # key, its hash, recipe, data; see `Entry`
+Written = tuple[int, int]  # stamp and expiry, nanoseconds since 1970
+
+_CAPACITIES = (1 << 13, 1 << 16)  # of a process's first and later tables
+_MAX_GROUPS = 16
+
+
+class Group:
+    """The growing segments of one process for one set of columns.
+
+    Attributes:
+        columns: of the values.
+        writer: of the segment that grows now; None if the next entry begins one.
+    """
+
+    __slots__ = ("columns", "writer")
+
+    def __init__(self, columns: ColumnKinds) -> None:
+        self.columns = columns
+        self.writer: SegmentWriter | None = None
+
+
+class LogStore:
+    """Finds and appends entries. Safe to share between threads, and to use after a fork.
+
+    Attributes:
+        folder: where the segments lie.
+        control: what all processes share.
+        segments: those that are there now.
+        corrupt: how many damaged entries this object met.
+        growing_bytes: size of what it has appended and not sealed yet.
+    """
+
+    def __init__(
+        self,
+        folder: CacheFolder,
+        *,
+        readonly: bool,
+        compression: Codec,
+        shard_format: ShardFormat,
+        segment_bytes: int,
+        decoded_bytes: int,
+        check: bool,
+    ) -> None:
+        """
+        Args:
+            folder: where the segments lie.
+            readonly: never write.
+            compression: of sealed segments.
+            shard_format: of sealed segments.
+            segment_bytes: when the growing segments of this object are larger, they are sealed.
+            decoded_bytes: memory for decoded blocks.
+            check: compare checksums.
+
+        Raises:
+            StorageError: the folder cannot be used.
+        """
+        self.folder = folder
+        self.control = Control(folder.control, readonly=readonly)
+        self.corrupt = 0
+        self.decoded = DecodedBlocks(decoded_bytes)
+        self.segments = Segments(folder, self.control, self.decoded, check=check)
+        merger = Merger(folder, self.control, compression, shard_format)
+        self._upkeep = Upkeep(folder, self.segments, merger, lambda: self.cleared)
+        self._segment_bytes = segment_bytes
+        self._lock = threading.RLock()
+        self._groups: dict[ColumnKinds, Group] = {}
+        self._num_made = 0
+        self.growing_bytes = 0
+        self._warned = False
+        self._lost: dict[tuple[str, int], int] = {}
+        self._cleared = folder.read_cleared()
+        # Whoever forgets to close must not keep locks until the process ends.
+        weakref.finalize(self, _close_all, self._groups)
+        _stores.add(self)
+        if not readonly:
+            self.control.clear(self._cleared)
+            if not self.control.last:  # the file is new, or was lost
+                self._find_last()
+            if not self._upkeep.is_tidy():
+                self.tidy()
+
+    def _find_last(self) -> None:
+        segments = self.segments()
+        growing = take_census([segment for segment in segments if not segment.is_sealed])
+        sealed = [newest_possible(segment.name) for segment in segments if segment.is_sealed]
+        self.control.wrote(max([self.cleared, *sealed, int(growing.stamps.max(initial=1))]))
+
+    # Reading
+
+    def find(self, key: bytes, key_hash: int) -> Hit | None:
+        """The newest entry of a key, expired or not; None if it has none or was deleted."""
+        best: Hit | None = None
+        least = 0
+        for segment in self.segments():
+            try:
+                hit = segment.find(key, key_hash)
+            except CorruptShardError:
+                # What is lost may have been newer than what can be found.
+                least = max(least, self._bound_of_lost(segment, key_hash))
+                continue
+            except FileNotFoundError:  # merged, and so there are other segments now
+                self.segments.look_again()
+                return self.find(key, key_hash)
+            if hit is not None and (best is None or hit.row.stamp > best.row.stamp):
+                best = hit
+        if best is None:
+            return None
+        for lost in self.segments.unreadable():
+            if lost.table is not None and lost.table.find(key_hash) is not None:
+                least = max(least, lost.newest_possible)
+        stamp = best.row.stamp
+        if stamp < least or stamp <= self.cleared or best.row.is_tombstone:
+            return None
+        return best
+
+    @property
+    def expired(self) -> int:
+        """How many entries this object removed because their time was over."""
+        return self._upkeep.expired
+
+    @property
+    def evicted(self) -> int:
+        """How many entries this object removed because they were chosen."""
+        return self._upkeep.evicted
+
+    @property
+    def cleared(self) -> int:
+        """Entries with this stamp or an older one do not exist."""
+        return max(self.control.cleared, self._cleared)
+
+    def _bound_of_lost(self, segment: Segment, key_hash: int) -> int:
+        """A stamp that a damaged entry did not reach; it is counted once."""
+        known = self._lost.get((segment.name, key_hash))
+        if known is None:
+            self.corrupt += 1
+            slot = segment.table.find(key_hash)
+            assert slot is not None  # it led to the damage
+            known = segment.bound(segment.table.place(slot) >> ROW_BITS)
+            self._lost[segment.name, key_hash] = known
+        return known
+
+    # Writing
+
+    def group(self, columns: ColumnKinds) -> Group | None:
+        """The growing segments for these columns; None if there are too many kinds already.
+
+        There is always room for values without columns of their own.
+        """
+        with self._lock:
+            found = self._groups.get(columns)
+            if found is None and (
+                len(self._groups) < _MAX_GROUPS or all(name == BUFFERS for name, _ in columns)
+            ):
+                found = self._groups[columns] = Group(columns)
+            return found
+
+    def append(
+        self, group: Group, items: Sequence[Item], metadata: bytes, expiry_seconds: float | None
+    ) -> Written:
+        """Append entries as one batch.
+
+        Args:
+            group: for their columns.
+            items: entries of different keys.
+            metadata: of all of them.
+            expiry_seconds: how long all of them may be used; None for ever.
+
+        Raises:
+            StorageError: none was written.
+        """
+        with self._lock:
+            writer = group.writer
+            if writer is None or not writer.has_room(len(items)):
+                writer = self._renew_writer(group, len(items))
+            stamp = self.control.next_stamp()
+            expires = deadline(stamp, expiry_seconds)
+            before = writer.num_bytes
+            writer.put(
+                [
+                    _new_entry(Entry, (key, key_hash, stamp, expires, metadata, recipe, data))
+                    for key, key_hash, recipe, data in items
+                ]
+            )
+            self.growing_bytes += writer.num_bytes - before
+            self.control.wrote(stamp)
+        return stamp, expires
+
+    def remove(self, keys: Sequence[tuple[bytes, int]]) -> None:
+        """Delete keys, given with their hashes; those that are not there, too.
+
+        Raises:
+            StorageError: none was deleted.
+        """
+        group = self.group(())
+        if keys and group is not None:
+            self.append(group, [(key, key_hash, b"", ()) for key, key_hash in keys], b"", None)
+
+    def clear(self) -> None:
+        """Delete everything.
+
+        Raises:
+            StorageError: nothing has changed.
+        """
+        with self._lock, locks.exclusive(self.folder.merging, wait=True):
+            stamp = self.control.next_stamp()
+            self.folder.write_cleared(stamp)
+            self.control.clear(stamp)
+            self._close_writers()
+            self.folder.remove_damaged()
+            gone = [segment.path for segment in self.segments() if is_idle(segment)]
+            gone += [lost.path for lost in self.segments.unreadable()]
+            self.folder.retire(gone)
+            self.control.change_segments()
+
+    def flush(self) -> None:
+        """Let everything that was put survive a power failure."""
+        with self._lock:
+            for writer in self._writers():
+                writer.flush()
+            sync_directory(self.folder.path)
+
+    def close(self) -> None:
+        """Seal what grew. The store can be used on; it then begins another segment."""
+        with self._lock:
+            if self._writers():
+                self._close_writers()
+                self._upkeep.tidy()
+
+    def is_overgrown(self) -> bool:
+        """True if it is time to seal."""
+        return self.growing_bytes > self._segment_bytes
+
+    def _renew_writer(self, group: Group, entries: int) -> SegmentWriter:
+        """Let a new segment grow, in place of one that is full."""
+        if group.writer is not None:
+            self.growing_bytes -= group.writer.num_bytes
+            group.writer.close()
+            group.writer = None
+            self.tidy()
+        capacity = _CAPACITIES[min(self._num_made, len(_CAPACITIES) - 1)]
+        # A small limit is not to be used up by empty tables.
+        capacity = max(min(capacity, self._segment_bytes // 256), 2 * entries, 16)
+        name = self.folder.new_name("log", self.control.next_stamp())
+        codec = EntryCodec(EntryLayout(group.columns), segment_metadata(Codec("none")))
+        writer = group.writer = SegmentWriter(self.folder.path, name, codec, capacity=capacity)
+        self._num_made += 1
+        self.growing_bytes += writer.num_bytes
+        self.segments.add(writer.segment)
+        self.control.change_segments()
+        return writer
+
+    def _close_writers(self) -> None:
+        _close_all(self._groups)
+        self.growing_bytes = 0
+
+    def _writers(self) -> list[SegmentWriter]:
+        return [group.writer for group in self._groups.values() if group.writer is not None]
+
+    def tidy(self) -> None:
+        """Seal and merge what is worth it. If that fails, nothing is lost; one warning."""
+        try:
+            self._upkeep.tidy()
+        except StorageError as error:
+            if not self._warned:
+                self._warned = True
+                warnings.warn(
+                    f"What was put is safe, but takes more space than it should: {error}",
+                    RuntimeWarning,
+                    stacklevel=5,
+                )
+
+    def seal(self) -> None:
+        """Seal what this object has appended. If that fails, nothing is lost; one warning."""
+        with self._lock:
+            self._close_writers()
+            self.tidy()
+
+    @contextlib.contextmanager
+    def upkeep(self) -> Iterator[Upkeep]:
+        """What compacts the folder, while this object does nothing else.
+
+        Its growing segments end here, so that they take part.
+        """
+        with self._lock:
+            self._close_writers()
+            yield self._upkeep
+
+    def after_fork(self) -> None:
+        """In the child: the growing segments are the parent's, and nobody holds the lock."""
+        self._lock = threading.RLock()
+        self._close_writers()
+        self._num_made = 0
+        self.control.after_fork()
+        self.segments.after_fork()
+
+
+def _close_all(groups: dict[ColumnKinds, Group]) -> None:
+    for group in groups.values():
+        if group.writer is not None:
+            group.writer.close()
+            group.writer = None
+
+
+_new_entry = tuple.__new__  # the constructor of a NamedTuple takes twice as long
+_stores: weakref.WeakSet[LogStore] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for store in list(_stores):
+        store.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
