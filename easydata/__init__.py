@@ -27,6 +27,7 @@ from easydata.metadata import CacheMetadata
 
 if TYPE_CHECKING:
     from easydata.build.estimate import BuildEstimate
+    from easydata.cache import CacheLayer, DiskCache, MemoryCache, TreeCacheManager
     from easydata.stages import CallableTokenizer
 
 __version__ = "0.1.0"
@@ -34,14 +35,17 @@ __version__ = "0.1.0"
 __all__ = [
     "BadRowError",
     "BuildEstimate",
+    "CacheLayer",
     "CacheMetadata",
     "CallableTokenizer",
     "CorruptShardError",
     "DataLoader",
     "DatasetError",
+    "DiskCache",
     "EasyDataError",
     "FormatVersionError",
     "Lineage",
+    "MemoryCache",
     "MissingDependencyError",
     "NotADatasetError",
     "OutputExistsError",
@@ -50,6 +54,7 @@ __all__ = [
     "StorageError",
     "TokenDataset",
     "TokenizerError",
+    "TreeCacheManager",
     "UnsupportedValueError",
     "UsageError",
     "WorkerError",
@@ -62,7 +67,11 @@ __all__ = [
 # Who only reads should not wait for what only building needs (pyarrow.compute, 0.1 s).
 _LAZY = {
     "BuildEstimate": "easydata.build.estimate",
+    "CacheLayer": "easydata.cache",
     "CallableTokenizer": "easydata.stages",
+    "DiskCache": "easydata.cache",
+    "MemoryCache": "easydata.cache",
+    "TreeCacheManager": "easydata.cache",
 }
 
 

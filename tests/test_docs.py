@@ -26,7 +26,13 @@ from tests.bpe import train_bpe
 ROOT = Path(__file__).resolve().parents[1]
 SPEC = ROOT / "easydata" / "format" / "SPEC.md"
 GUIDES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-PAGES = [*GUIDES, SPEC, *(ROOT / f"{n}.md" for n in ("ARCHITECTURE", "CONTRIBUTING", "CHANGELOG"))]
+CACHE_SPEC = ROOT / "easydata" / "cache" / "log" / "SPEC.md"
+PAGES = [
+    *GUIDES,
+    SPEC,
+    CACHE_SPEC,
+    *(ROOT / f"{n}.md" for n in ("ARCHITECTURE", "CONTRIBUTING", "CHANGELOG")),
+]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -185,6 +191,30 @@ def test_every_argument_of_reading_is_in_its_guide(function: Callable[..., Any])
     text = (ROOT / "docs" / "reading.md").read_text(encoding="utf-8")
     for name in inspect.signature(function).parameters:
         assert name == "self" or re.search(rf"\b{name}\b", text), name
+
+
+CACHES = [ed.MemoryCache, ed.DiskCache, ed.TreeCacheManager]
+
+
+@pytest.mark.parametrize("layer", CACHES)
+def test_every_method_of_a_cache_and_its_arguments_are_in_the_guide(layer: type) -> None:
+    text = (ROOT / "docs" / "caching.md").read_text(encoding="utf-8")
+    internal = {"find", "lock_path", "stamp", "version", "write"}  # for the layer above
+    for name, method in inspect.getmembers(layer):
+        if name.startswith("_") or name in internal:
+            continue
+        assert re.search(rf"\b{name}\b", text), name
+        if callable(method):
+            for argument in set(inspect.signature(method).parameters) - {"self"}:
+                assert re.search(rf"\b{argument}\b", text), f"{name}({argument})"
+    for argument in inspect.signature(layer).parameters:
+        assert re.search(rf"\b{argument}\b", text), argument
+
+
+def test_every_count_of_a_cache_is_in_the_guide() -> None:
+    text = (ROOT / "docs" / "caching.md").read_text(encoding="utf-8")
+    table = text.split("| in `stats` |")[1].split("\n\n")[0]
+    assert set(re.findall(r"`(\w+)`", table)) == ed.MemoryCache().stats.keys()
 
 
 def test_every_public_name_is_in_a_guide() -> None:

@@ -1,4 +1,4 @@
-"""SPEC.md says what the code does: its examples, its tables, and the code in it."""
+"""SPEC.md says what the code does, and the reference document of the cache runs."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from easydata.format.shards import IpcShardWriter
 from easydata.sources.byteblock import ByteBlock
 from easydata.sources.jsonl import JsonParser
 from easydata.sources.marks import record_marks
+from tests.bpe import train_bpe
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "easydata" / "format" / "SPEC.md").read_text(encoding="utf-8")
@@ -316,3 +317,68 @@ def test_a_build_removes_what_was_never_published_and_nothing_of_others(corpus: 
     names = {re.split(r"[-.]", path.name.lstrip("."))[0] for path in out.iterdir()}
     assert names == {"data", "dataset_info", "ledger", "state", "tokenizer", "cache"}
     assert len(list(out.glob("data-*"))) == len(list(out.glob("ledger-*"))) == 1
+
+
+# --- The reference document of the cache: what it shows also runs here.
+
+REFERENCE = ROOT.parent / "shared" / "spec" / "caching.md"
+# Blocks with these names wait for the classes: when one exists, its blocks have to run, too.
+NOT_YET = {"CacheStageConfig", "DatasetCache", "DatasetConfig", "PipelineConfig"}
+
+
+def what_the_reference_takes_for_granted() -> dict[str, Any]:
+    """Names that its blocks use and do not define."""
+    return {
+        "compute": lambda: [1, 2],
+        "compute_config_hash": lambda: "config",
+        "compute_data": lambda: {"data": 1},
+        "compute_tokenizer_hash": lambda: "tokenizer",
+        "config": {"tokenizer": "llama"},
+        "current_hash": "config",
+        "large_data": {"input_ids": np.arange(100_000)},
+        "load_and_process_batch": lambda shard, row: {"rows": np.full(3, row), "shard": shard},
+    }
+
+
+@pytest.fixture
+def local_tokenizer(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What `AutoTokenizer.from_pretrained` gives for the name in the reference."""
+    import transformers
+
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=train_bpe())
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda _: tokenizer)
+    return tokenizer
+
+
+def test_the_reference_document_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, local_tokenizer: Any
+) -> None:
+    assert not NOT_YET & set(ed.__all__)
+    if not REFERENCE.exists():  # it is kept beside the repository, not in it
+        return
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = what_the_reference_takes_for_granted()
+    names["tokenizer"] = local_tokenizer
+    found = re.findall(r"^```python\n(.*?)^```$", REFERENCE.read_text(), re.MULTILINE | re.DOTALL)
+    ran = 0
+    for block in found:
+        if NOT_YET & set(re.findall(r"\w+", block)):
+            continue
+        # Nobody has these disks.
+        code = block.replace("easydel.data", "easydata").replace('"/nvme', '"./nvme')
+        exec(compile(code.replace('"/shared', '"./shared'), "caching.md", "exec"), names)
+        ran += 1
+    assert (ran, len(found)) == (18, 22)
+
+    assert (
+        names["expensive_tokenization"]("Hello world") == local_tokenizer("Hello world").input_ids
+    )
+    cache = names["cache"] = ed.TreeCacheManager("./cache")  # as in most of the blocks
+    for _ in range(2):
+        tokens = names["tokenize_with_cache"]("Hello world", "7")
+        assert tokens["input_ids"] == local_tokenizer("Hello world").input_ids
+        assert names["get_cached_batch"](3, "shard", 4)["rows"].tolist() == [4, 4, 4]
+        assert names["get_with_validation"]("validated", "hash") == {"data": 1}
+    assert cache.get_metadata("validated").config_hash == "hash"
+    names["cleanup_old_caches"]("./cache", max_age_days=0)
+    assert cache.contains("validated"), "its clean-up removes old folders, and a cache is flat"

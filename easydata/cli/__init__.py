@@ -1,4 +1,4 @@
-"""The command line: `easydata build`, `info`, `head`, `verify`."""
+"""The command line: `easydata build`, `info`, `head`, `verify`; `ls`, `get`, `stats`, `gc`."""
 
 from easydata.cli.main import main
 
