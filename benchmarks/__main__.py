@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.common import ROOT, Options, machine, print_report, write_report
 
-NAMES = ("imports", "size", "open", "read", "build", "memory")
+NAMES = ("imports", "size", "open", "read", "build", "memory", "keyed")
 RESULTS = ROOT / "benchmarks" / "results"
 
 

@@ -10,10 +10,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmarks.__main__ import NAMES
 from benchmarks.common import ROOT, Bar, Report, Spread, print_report, show
+from benchmarks.keyed_cases import check, token_dicts
 from benchmarks.memory import anonymous_bytes, descendants
 
 
@@ -35,7 +37,9 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
 
 def test_all_benchmarks_report(reports: dict[str, dict[str, Any]]) -> None:
     scripts = {path.stem for path in (ROOT / "benchmarks").glob("*.py")}
-    assert scripts - {"__init__", "__main__", "common", "corpus", "fresh"} == set(NAMES)
+    helpers = {"__init__", "__main__", "common", "corpus", "fresh"}
+    helpers |= {"keyed_cases", "keyed_processes"}
+    assert scripts - helpers == set(NAMES)
     assert reports.keys() == set(NAMES)
     for name, report in reports.items():
         assert report["name"] == name
@@ -76,6 +80,40 @@ def test_memory_is_sampled_in_every_process(reports: dict[str, dict[str, Any]]) 
     assert list(peaks) == ["build, main process", "build, worker process 1", "read"]
     # An interpreter with NumPy and Arrow has more than this, and no process here needs a GB.
     assert all(5 < peak < 1000 for peak in peaks.values())
+
+
+def test_the_keyed_cache_is_measured_against_its_peers(
+    reports: dict[str, dict[str, Any]],
+) -> None:
+    rows = reports["keyed"]["rows"]
+    sides = {
+        row["what"]: {other["side"] for other in rows if other["what"] == row["what"]}
+        for row in rows
+    }
+    peers = {"easydata", "diskcache", "joblib.Memory", "a pickle file per key"}
+    assert sides["put, arrays"] == sides["get, lists, hot"] == peers
+    assert len(sides["get, in memory, hot"]) == 3
+    bars = {bar["what"]: bar for bar in reports["keyed"]["bars"]}
+    assert len(bars) == 22
+    # What lies on the disk does not depend on the machine.
+    assert bars["bytes of tables for each entry"]["is_met"]
+    assert bars["bytes on disk, zstd, easydata / diskcache"]["is_met"]
+    assert bars["files of 1 segments"]["is_met"]
+
+
+def test_values_that_differ_from_those_put_are_found() -> None:
+    values = token_dicts(3)
+    assert all(50 <= len(value["input_ids"]) <= 500 for value in values.values())
+    check(values, values.__getitem__)
+    key = list(values)[1]
+    for wrong in (
+        {**values[key], "input_ids": values[key]["input_ids"] + np.uint16(1)},
+        {**values[key], "input_ids": values[key]["input_ids"].astype(np.int32)},
+        {**values[key], "input_ids": values[key]["input_ids"].tolist()},
+        {"input_ids": values[key]["input_ids"]},
+    ):
+        with pytest.raises(RuntimeError, match=key):
+            check(values, {**values, key: wrong}.__getitem__)
 
 
 def test_an_unknown_benchmark_is_named() -> None:
