@@ -27,7 +27,10 @@ from easydata.metadata import CacheMetadata
 
 if TYPE_CHECKING:
     from easydata.build.estimate import BuildEstimate
-    from easydata.cache import CacheLayer, DiskCache, MemoryCache, TreeCacheManager
+    from easydata.cache.disk import DiskCache
+    from easydata.cache.layer import CacheLayer
+    from easydata.cache.memory import MemoryCache
+    from easydata.cache.tree import TreeCacheManager
     from easydata.stages import CallableTokenizer
 
 __version__ = "0.1.0"
@@ -67,11 +70,11 @@ __all__ = [
 # Who only reads should not wait for what only building needs (pyarrow.compute, 0.1 s).
 _LAZY = {
     "BuildEstimate": "easydata.build.estimate",
-    "CacheLayer": "easydata.cache",
+    "CacheLayer": "easydata.cache.layer",
     "CallableTokenizer": "easydata.stages",
-    "DiskCache": "easydata.cache",
-    "MemoryCache": "easydata.cache",
-    "TreeCacheManager": "easydata.cache",
+    "DiskCache": "easydata.cache.disk",
+    "MemoryCache": "easydata.cache.memory",
+    "TreeCacheManager": "easydata.cache.tree",
 }
 
 

@@ -1,7 +1,10 @@
-"""The long form of the kill test: `python -m tests.stress [kills] [seed]`.
+"""The long forms of tests: `python -m tests.stress [kills] [seed]`, and `… cache [keys]`.
 
 Each round kills a build at random moments until it completes, and compares every byte with a
 build that nobody disturbed. A new seed is drawn and printed unless one is given.
+
+With `cache`, 4 processes write and read the same keys of one cache folder (100,000 unless told),
+and every value must be one that was put for its key, none torn, none lost.
 """
 
 from __future__ import annotations
@@ -14,15 +17,31 @@ from pathlib import Path
 import easydata as ed
 from tests.build.killing import OPTIONS, build_with_kills
 from tests.build.support import rows, shards, write
+from tests.cache.crowd import overlap
 
 SIZES = {"tokenizer": "bytes", "part_size": "4kB", "shard_size": "20kB"}
 VARIANTS = [{}, {"compression": "zstd"}, {"format": "parquet"}]
 
 
 def main() -> None:
-    """Kill builds of every variant, at least `kills` times in all."""
-    wanted = int(sys.argv[1]) if len(sys.argv) > 1 else 60
-    seed = int(sys.argv[2]) if len(sys.argv) > 2 else secrets.randbelow(10**6)
+    """What the command line says."""
+    if sys.argv[1:2] == ["cache"]:
+        stress_cache(*map(int, sys.argv[2:]))
+    else:
+        stress_builds(*map(int, sys.argv[1:]))
+
+
+def stress_cache(num_keys: int = 100_000) -> None:
+    """Let processes write and read so many keys of one cache."""
+    with tempfile.TemporaryDirectory() as folder:
+        overlap(Path(folder) / "cache", num_keys)
+    print(f"{num_keys:,} keys: every value as it was put.")
+
+
+def stress_builds(wanted: int = 60, seed: int | None = None) -> None:
+    """Kill builds of every variant, at least `wanted` times in all."""
+    if seed is None:
+        seed = secrets.randbelow(10**6)
     print(f"seed {seed}")
     done = rounds = 0
     while done < wanted:

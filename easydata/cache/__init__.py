@@ -1,8 +1,4 @@
-"""Key to value: memory, disk, tree."""
+"""Key to value: memory, disk, tree.
 
-from easydata.cache.disk import DiskCache
-from easydata.cache.layer import CacheLayer
-from easydata.cache.memory import MemoryCache
-from easydata.cache.tree import TreeCacheManager
-
-__all__ = ["CacheLayer", "DiskCache", "MemoryCache", "TreeCacheManager"]
+Nothing is imported here: whoever only makes a key (`keys`) should not wait for Arrow.
+"""

@@ -22,7 +22,6 @@ from easydata.cache.arguments import (
 from easydata.cache.clock import check_expiry
 from easydata.cache.folder_layer import FolderLayer
 from easydata.cache.log.control import LAST
-from easydata.cache.log.folder import CacheFolder
 from easydata.cache.log.layout import NEVER
 from easydata.cache.log.uses import Uses
 from easydata.cache.opening import check_limit, open_store
@@ -86,15 +85,15 @@ class DiskCache(FolderLayer):
         self._limit = check_limit(size_limit)
         self._expiry_seconds = expiry_seconds
         self._readonly = readonly
-        self._folder = CacheFolder(Path(cache_dir), readonly=readonly)
         self._store = open_store(
-            self._folder,
+            Path(cache_dir),
             compression,
             size_limit=self._limit,
             format=format,
             readonly=readonly,
             verify=verify,
         )
+        self._folder = self._store.folder
         self._uses = None
         if self._limit is not None and not readonly:
             self._uses = Uses(self._folder.uses, self._limit)

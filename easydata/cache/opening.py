@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from easydata._units import parse_bytes
 from easydata.cache.log.folder import CacheFolder
 from easydata.cache.log.store import LogStore
@@ -31,7 +33,7 @@ def check_limit(size_limit: int | str | None) -> int | None:
 
 
 def open_store(
-    folder: CacheFolder,
+    path: Path,
     compression: str,
     *,
     size_limit: int | None,
@@ -42,9 +44,10 @@ def open_store(
     """The log in a folder; the options are those of `DiskCache`.
 
     Raises:
-        UsageError: an option is none of those.
+        UsageError: an option is none of those; no folder was made.
+        NotADatasetError: the folder holds something else, or (readonly) no cache.
         FormatVersionError: a newer easydata wrote it.
-        StorageError: the folder cannot be used.
+        StorageError: the folder cannot be made or used.
     """
     codec = Codec.parse(compression)
     shard_format = resolve_format(format, codec)
@@ -53,7 +56,7 @@ def open_store(
     # What still grows cannot be evicted, and may only be a small part of a limit.
     segment_bytes = _SEGMENT_BYTES if size_limit is None else size_limit // 8
     return LogStore(
-        folder,
+        CacheFolder(path, readonly=readonly),
         readonly=readonly,
         compression=codec,
         shard_format=shard_format,

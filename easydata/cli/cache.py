@@ -13,7 +13,8 @@ from typing import Annotated, Any
 import typer
 
 from easydata._units import format_bytes, parse_bytes
-from easydata.cache import DiskCache, clock
+from easydata.cache import clock
+from easydata.cache.disk import DiskCache
 from easydata.cache.listing import EntryInfo, Overview
 from easydata.cache.log.folder import CacheFolder
 from easydata.cli.shown import as_json, printable, summary, text_lines
