@@ -47,6 +47,9 @@ class DiskCache(FolderLayer):
     of this machine. Nothing half-written and nothing damaged is ever served.
 
     It is pickled by its path and options. The child of a fork may go on using it.
+
+    Attributes:
+        words: of `Control`: `words[LAST]` is `version`, for whoever looks at it in every call.
     """
 
     def __init__(
@@ -97,7 +100,7 @@ class DiskCache(FolderLayer):
         self._uses = None
         if self._limit is not None and not readonly:
             self._uses = Uses(self._folder.uses, self._limit)
-        self._words = self._store.control.words
+        self.words = self._store.control.words
         # What was looked up, by key, and the version for which it holds.
         self._recent: tuple[int, dict[str, tuple[Any, ...] | None]] = (-1, {})
         self._writer = ValueWriter(self._store, self._limit)
@@ -129,7 +132,7 @@ class DiskCache(FolderLayer):
     @property
     def version(self) -> int:
         """Differs from what it was before if anybody has written to the folder since."""
-        return self._words[LAST]
+        return self.words[LAST]
 
     # Reading
 
@@ -177,7 +180,7 @@ class DiskCache(FolderLayer):
 
     def _look(self, key: str) -> Stored | None:
         version, recent = self._recent
-        now = self._words[LAST]
+        now = self.words[LAST]
         if version != now or len(recent) > _MOST_RECENT:
             # A new dict, as another thread may still be adding what it saw to the old one.
             recent = {}

@@ -22,6 +22,7 @@ from easydata.cache.arguments import (
 from easydata.cache.clock import check_expiry
 from easydata.cache.disk import DiskCache
 from easydata.cache.layer import CacheLayer
+from easydata.cache.log.control import LAST
 from easydata.cache.lru import Entry, Lru
 from easydata.cache.memory import freeze_items
 from easydata.cache.stats import FlatStats
@@ -87,6 +88,7 @@ class TreeCacheManager(CacheLayer):
             readonly=readonly,
             verify=verify,
         )
+        self._words = self._disk.words
         super().__init__()
         self._lru = Lru(size, num_bytes, self._counters)
         self._reopen = functools.partial(
@@ -134,7 +136,7 @@ class TreeCacheManager(CacheLayer):
     def get(self, key: str) -> tuple[Any, CacheMetadata | None] | None:
         key = check_key(key)
         # Before the disk is looked at, so that a write in between makes the entry look older.
-        version = self._disk.version
+        version = self._words[LAST]
         entry = self._lru.find(key)
         if entry is not None and entry.version == version:
             self._counters.hits += 1
