@@ -8,11 +8,9 @@ import fcntl
 import gc
 import os
 import re
-import resource
-import signal
 import threading
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from easydata.cache.log import locks, writer
 from easydata.errors import EasyDataError, FormatVersionError, NotADatasetError, StorageError
 from tests.cache.folders import NEW, OLD, in_another_process, two_versions, value_of
 from tests.cache.layers import Clock, stopped_clock
+from tests.full_disk import full_disk
 
 
 @pytest.fixture
@@ -35,19 +34,6 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def hands(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return stopped_clock(monkeypatch)
-
-
-@contextlib.contextmanager
-def full_disk(max_bytes: int) -> Iterator[None]:
-    """No file can grow beyond some bytes."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (max_bytes, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, before)
 
 
 class TestControlAndMarker:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import resource
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -32,6 +29,7 @@ from easydata.cache.log.sealed import (
 from easydata.errors import CorruptShardError, FormatVersionError, StorageError, UsageError
 from easydata.format.codecs import Codec
 from easydata.format.stream import END_OF_STREAM
+from tests.full_disk import full_disk
 
 Format = Literal["ipc", "parquet"]
 
@@ -235,18 +233,6 @@ def test_a_finished_file_stays(tmp_path: Path, compression: str, shard_format: F
     assert path.read_bytes() == data
 
 
-@pytest.fixture
-def small_disk() -> Iterator[None]:
-    """No file may grow beyond 16 KiB."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (16 << 10, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    signal.signal(signal.SIGXFSZ, ignored)
-
-
-@pytest.mark.usefixtures("small_disk")
 @pytest.mark.parametrize(("compression", "shard_format"), [STREAMS[0], STREAMS[2], PARQUETS[2]])
 def test_a_full_disk_leaves_nothing(tmp_path: Path, compression: str, shard_format: Format) -> None:
     writer = writer_for(tmp_path, compression, shard_format)
@@ -257,7 +243,10 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, compression: str, shard_form
             writer.add(block)
         writer.finish()
 
-    with pytest.raises(StorageError, match=r"Cannot write .*a\.(arrow|parquet): .*full"):
+    with (
+        full_disk(16 << 10),
+        pytest.raises(StorageError, match=r"Cannot write .*a\.(arrow|parquet): .*full"),
+    ):
         fill()
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ValueError, match="is finished or was abandoned"):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +25,7 @@ from easydata.cache.log.table import HashTable
 from easydata.cache.log.writer import SegmentWriter
 from easydata.errors import CorruptShardError, StorageError
 from easydata.format.codecs import Codec
+from tests.full_disk import full_disk
 
 CODEC = EntryCodec(
     EntryLayout([("ids", pa.list_(pa.uint16())), ("n", pa.int64())]),
@@ -152,15 +151,8 @@ def test_a_killed_writer_loses_nothing_that_it_put(tmp_path: Path) -> None:
 def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
     writer = SegmentWriter(tmp_path, "a", CODEC, capacity=64)
     writer.put([entry("before", 1)])
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 20, hard))
-    try:
-        with pytest.raises(StorageError, match="full"):
-            writer.put([entry("large", 2, items=2_000_000)])
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, ignored)
+    with full_disk(2 << 20), pytest.raises(StorageError, match="full"):
+        writer.put([entry("large", 2, items=2_000_000)])
     reader = read(tmp_path, "a")
     assert number_of(reader, entry("large", 0)) is None
     writer.put([entry("after", 3)])

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import resource
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +15,7 @@ from hypothesis import strategies as st
 
 from easydata.cache.log.table import HashTable
 from easydata.errors import CorruptShardError, StorageError
+from tests.full_disk import full_disk
 
 # Few different hashes, so that probing runs through neighbours, round the end, and past equals.
 hashes = st.one_of(
@@ -184,13 +183,6 @@ def test_an_existing_file_is_not_written_over(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    try:
-        with pytest.raises(StorageError, match="full"):
-            HashTable.create(tmp_path / "t", 1024)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, before)
+    with full_disk(1000), pytest.raises(StorageError, match="full"):
+        HashTable.create(tmp_path / "t", 1024)
     assert list(tmp_path.iterdir()) == []
