@@ -290,7 +290,8 @@ def _take(array: pa.Array, rows: npt.NDArray[np.int64]) -> pa.Array:
     items = array.type.value_type
     width = items.bit_width // 8
     offsets = np.frombuffer(array.buffers()[1], np.int32, len(array) + 1)
-    if int(offsets[-1]) * width > _MOST_BYTES:
+    # Without any items there may be no buffer for them.
+    if not 0 < int(offsets[-1]) * width <= _MOST_BYTES:
         return array.take(_numbers(rows))
     data = [None, pa.py_buffer(offsets * np.int32(width)), array.buffers()[3]]
     taken = pa.Array.from_buffers(pa.binary(), len(array), data).take(_numbers(rows))

@@ -539,6 +539,14 @@ def test_rows_of_columns_with_more_bytes_than_offsets_count(tmp_path: Path) -> N
     assert tables._take(array, np.array([2, 1])).to_pylist() == [[1.0, 2.0, 3.0], [0.0]]
 
 
+def test_rows_without_items_from_here_and_there(tmp_path: Path) -> None:
+    cache = DiskCache(tmp_path)
+    cache.put_many({name: {"x": np.empty(0)} for name in "abc"})
+    cache.close()
+    cache.invalidate("b")
+    assert cache.to_table().to_pylist() == [{"key": "a", "x": []}, {"key": "c", "x": []}]
+
+
 def test_what_a_run_is() -> None:
     for rows, expected in (([3, 4, 5], True), ([7], True), ([3, 5, 4, 6], False), ([1, 3], False)):
         assert tables.is_run(np.array(rows)) is expected
