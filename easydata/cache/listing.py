@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
 from easydata.cache import clock
 from easydata.cache.inspecting import live, problems
 from easydata.cache.log.census import newest
 from easydata.cache.log.layout import NEVER
-from easydata.cache.log.sealed import segment_compression
 from easydata.cache.log.segment import Segment
 from easydata.cache.log.store import LogStore
 from easydata.cache.stored_metadata import unpack
@@ -123,6 +121,5 @@ def remove_older(store: LogStore, seconds: float) -> int:
 
 
 def _codec(segment: Segment) -> str:
-    schema = pa.ipc.read_schema(pa.py_buffer(segment.codec.schema_message))
     file_format = "parquet" if segment.path.suffix == ".parquet" else "ipc"
-    return f"{segment_compression(schema)} {file_format}"
+    return f"{segment.kind.compression} {file_format}"

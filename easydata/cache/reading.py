@@ -44,7 +44,9 @@ class Stored:
         if isinstance(blocks, MappedBlocks):
             columns = _views(blocks.arrays, segment.codec.layout.dtypes, view, data)
         else:
-            columns = _copies(segment.codec.layout.dtypes, view, data)
+            # A value must not keep a whole block of many in memory.
+            is_copied = 2 * row.size < len(view)
+            columns = _decoded(segment.codec.layout.dtypes, view, data, is_copied=is_copied)
         names = view_names(recipe)
         template = None
         if names is not None and len(names) == len(columns):
@@ -112,17 +114,21 @@ def _views(
     return columns
 
 
-def _copies(dtypes: Sequence[Dtype | None], view: memoryview, data: Sequence[Any]) -> list[Any]:
-    """The same as copies: a value must not keep a whole block of many in memory."""
+def _decoded(
+    dtypes: Sequence[Dtype | None], view: memoryview, data: Sequence[Any], *, is_copied: bool
+) -> list[Any]:
+    """The columns of an entry in a decoded block."""
     columns: list[Any] = []
     for dtype, item in zip(dtypes, data, strict=True):
         if type(item) is not tuple:
             columns.append(item)
-        elif dtype is None:
-            columns.append(bytes(view[item[0] : item[1]]))
-        else:
-            array = np.empty((item[1] - item[0]) // dtype.itemsize, dtype)
-            array.data.cast("B")[:] = view[item[0] : item[1]]
-            array.setflags(write=False)
-            columns.append(array)
+            continue
+        found: Any = view[item[0] : item[1]]
+        if dtype is not None:
+            found = np.frombuffer(found, dtype)
+        if is_copied:
+            found = bytes(found) if dtype is None else found.copy()
+        if dtype is not None:
+            found.setflags(write=False)
+        columns.append(found)
     return columns

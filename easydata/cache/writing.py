@@ -10,6 +10,7 @@ import numpy as np
 import xxhash
 
 from easydata._units import format_bytes
+from easydata.cache.log import pieces
 from easydata.cache.log.store import Group, Item, LogStore, Written
 from easydata.cache.values import Encoded, encode, encode_whole, stored_type
 from easydata.errors import UnsupportedValueError
@@ -46,26 +47,30 @@ class ValueWriter:
             UnsupportedValueError: nothing was written.
             StorageError: some were not written.
         """
-        groups: dict[Group, list[Item]] = {}
+        batches: list[_Batch] = []
+        filling: dict[Group, _Batch] = {}
         too_large = []
-        order: list[Group | None] = []
+        order: list[_Batch | None] = []
         for key, value in items:
             encoded, group = self._encode(key, value)
-            name = key.encode()
-            item = name, _hash(name), encoded.recipe, [column[2] for column in encoded.columns]
-            if self._limit is not None and _size(encoded) > self._limit:
+            item, size = _item(key, encoded), _size(encoded)
+            batch = None
+            if self._limit is not None and size > self._limit:
                 too_large.append(item[:2])
-                order.append(None)
-                self._warn(key, value, _size(encoded))
+                self._warn(key, value, size)
             else:
-                groups.setdefault(group, []).append(item)
-                order.append(group)
-        written: dict[Group | None, Written] = {None: (0, 0)}
-        for group, some in groups.items():
-            written[group] = self._store.append(group, some, metadata, expiry_seconds)
+                batch = filling.get(group)
+                if batch is None or batch.num_bytes + size > pieces.PIECE_BYTES:
+                    batch = filling[group] = _Batch(group)
+                    batches.append(batch)
+                batch.items.append(item)
+                batch.num_bytes += size
+            order.append(batch)
+        for batch in batches:
+            batch.written = self._append(batch, metadata, expiry_seconds)
         # What was there before must not be taken for what is too large.
         self._store.remove(too_large)
-        return [written[found] for found in order]
+        return [(0, 0) if batch is None else batch.written for batch in order]
 
     def write_one(
         self, key: str, value: Any, metadata: bytes, expiry_seconds: float | None
@@ -74,9 +79,15 @@ class ValueWriter:
         if self._limit is not None:
             return self.write([(key, value)], metadata, expiry_seconds)[0]
         encoded, group = self._encode(key, value)
-        name = key.encode()
-        item = name, _hash(name), encoded.recipe, [column[2] for column in encoded.columns]
-        return self._store.append(group, (item,), metadata, expiry_seconds)
+        if _size(encoded) > pieces.LARGE_BYTES:
+            return self.write([(key, value)], metadata, expiry_seconds)[0]
+        return self._store.append(group, (_item(key, encoded),), metadata, expiry_seconds)
+
+    def _append(self, batch: _Batch, metadata: bytes, expiry_seconds: float | None) -> Written:
+        group, items = batch.group, batch.items
+        if batch.num_bytes > pieces.LARGE_BYTES:  # a single item
+            return self._store.append_large(group.columns, items[0], metadata, expiry_seconds)
+        return self._store.append(group, items, metadata, expiry_seconds)
 
     def _encode(self, key: str, value: Any) -> tuple[Encoded, Group]:
         try:
@@ -112,6 +123,30 @@ class ValueWriter:
                 RuntimeWarning,
                 stacklevel=5,
             )
+
+
+class _Batch:
+    """Entries of one group that are written together.
+
+    Attributes:
+        group: for their columns.
+        items: the entries; if they take more than `PIECE_BYTES`, a single one.
+        num_bytes: what they take.
+        written: stamp and expiry of each.
+    """
+
+    __slots__ = ("group", "items", "num_bytes", "written")
+
+    def __init__(self, group: Group) -> None:
+        self.group = group
+        self.items: list[Item] = []
+        self.num_bytes = 0
+        self.written: Written = (0, 0)
+
+
+def _item(key: str, encoded: Encoded) -> Item:
+    name = key.encode()
+    return name, _hash(name), encoded.recipe, [column[2] for column in encoded.columns]
 
 
 def _size(encoded: Encoded) -> int:

@@ -18,19 +18,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from easydata.cache.log.blocks import (
-    Blocks,
-    CompressedBlocks,
-    DecodedBlocks,
-    ParquetBlocks,
-    open_blocks,
-)
+from easydata.cache.log.blocks import Blocks, open_blocks
+from easydata.cache.log.decoded import DecodedBlocks
+from easydata.cache.log.encoded import CompressedBlocks, ParquetBlocks
 from easydata.cache.log.entry import Entry
 from easydata.cache.log.framing import seal, walk
 from easydata.cache.log.layout import NEVER, EntryLayout
 from easydata.cache.log.mapped import MappedBlocks
 from easydata.cache.log.message import EntryCodec
-from easydata.cache.log.sealed import CHECKSUMS_KEY, SealedWriter, segment_metadata
+from easydata.cache.log.sealed import CHECKSUMS_KEY, SealedWriter, SegmentKind, segment_metadata
 from easydata.errors import CorruptShardError, FormatVersionError
 from easydata.format.codecs import Codec
 from easydata.format.stream import END_OF_STREAM
@@ -65,7 +61,9 @@ def write(
     layout: EntryLayout | None = None,
 ) -> tuple[Path, list[int]]:
     """A sealed segment of these blocks, and their units."""
-    codec = EntryCodec(layout or EntryLayout(COLUMNS), segment_metadata(Codec.parse(compression)))
+    codec = EntryCodec(
+        layout or EntryLayout(COLUMNS), segment_metadata(SegmentKind(Codec.parse(compression)))
+    )
     writer = SealedWriter(folder, "a", codec, Codec.parse(compression), shard_format)
     units = [writer.add(codec.encode_rows(entries)) for entries in blocks]
     writer.finish()
@@ -119,7 +117,9 @@ def test_every_entry_comes_back(
         assert blocks.codec.layout.schema.equals(codec.layout.schema)
         assert (
             blocks.codec.schema_message
-            == EntryCodec(codec.layout, segment_metadata(Codec.parse(compression))).schema_message
+            == EntryCodec(
+                codec.layout, segment_metadata(SegmentKind(Codec.parse(compression)))
+            ).schema_message
         )
         assert list(blocks.units()) == units
         assert blocks.num_bytes == path.stat().st_size
@@ -305,7 +305,9 @@ def test_another_file_is_no_segment(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
     with pytest.raises(FileNotFoundError):
         open_blocks(path, DecodedBlocks(0), check=True)
-    schema = pa.schema({"x": pa.int64()}).with_metadata(segment_metadata(Codec.parse("none")))
+    schema = pa.schema({"x": pa.int64()}).with_metadata(
+        segment_metadata(SegmentKind(Codec.parse("none")))
+    )
     own = EntryLayout(COLUMNS).schema
     foreign: list[Any] = [schema, schema.remove_metadata(), own]
     for found in foreign:

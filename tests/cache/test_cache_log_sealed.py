@@ -22,8 +22,9 @@ from easydata.cache.log.layout import NEVER, EntryLayout
 from easydata.cache.log.message import EntryCodec
 from easydata.cache.log.sealed import (
     SealedWriter,
+    SegmentKind,
     content_checksum,
-    segment_compression,
+    segment_kind,
     segment_metadata,
 )
 from easydata.errors import CorruptShardError, FormatVersionError, StorageError, UsageError
@@ -60,7 +61,7 @@ def entry(number: int, items: int = 40) -> Entry:
 
 
 def codec_for(compression: str, layout: EntryLayout = LAYOUT) -> EntryCodec:
-    return EntryCodec(layout, segment_metadata(Codec.parse(compression)))
+    return EntryCodec(layout, segment_metadata(SegmentKind(Codec.parse(compression))))
 
 
 def writer_for(folder: Path, compression: str, shard_format: Format) -> SealedWriter:
@@ -107,7 +108,7 @@ def test_an_arrow_stream(tmp_path: Path, compression: str, shard_format: Format)
     assert path.name == "a.arrow"
     with pa.ipc.open_stream(path) as stream:
         batches = list(stream)
-        assert segment_compression(stream.schema) == Codec.parse(compression)
+        assert segment_kind(stream.schema).compression == Codec.parse(compression)
     assert [batch.num_rows for batch in batches] == [1, 3, 700]
     assert_plain_readers_find_all(pa.Table.from_batches(batches))
     data = path.read_bytes()
@@ -159,7 +160,7 @@ def test_a_parquet_file(tmp_path: Path, compression: str, shard_format: Format) 
         assert [footer.row_group(unit).num_rows for unit in units] == [1, 3, 700]
         expected = {"none": "UNCOMPRESSED"}.get(compression, compression.partition(":")[0].upper())
         assert footer.row_group(0).column(0).compression == expected
-        assert segment_compression(file.schema_arrow) == Codec.parse(compression)
+        assert segment_kind(file.schema_arrow).compression == Codec.parse(compression)
         assert_plain_readers_find_all(file.read())
     assert polars.read_parquet(path)["n"].to_list() == [-number for number in range(704)]
 
@@ -291,10 +292,10 @@ def schema_with(text: str) -> pa.Schema:
 
 @pytest.mark.parametrize("name", ["none", "lz4", "zstd", "zstd:9", "gzip"])
 def test_metadata_tell_the_compression(name: str) -> None:
-    metadata = segment_metadata(Codec.parse(name))
+    metadata = segment_metadata(SegmentKind(Codec.parse(name)))
     assert json.loads(metadata[b"easydata"]) == {"format": 1, "codec": name}
     schema = LAYOUT.schema.with_metadata(metadata)
-    assert segment_compression(schema) == Codec.parse(name)
+    assert segment_kind(schema).compression == Codec.parse(name)
 
 
 @pytest.mark.parametrize(
@@ -307,17 +308,17 @@ def test_metadata_tell_the_compression(name: str) -> None:
 )  # fmt: skip
 def test_other_metadata_are_refused(text: str) -> None:
     with pytest.raises(CorruptShardError, match="no segment of a cache"):
-        segment_compression(schema_with(text))
+        segment_kind(schema_with(text))
 
 
 def test_a_schema_without_metadata_is_refused() -> None:
     with pytest.raises(CorruptShardError, match="no metadata of easydata"):
-        segment_compression(LAYOUT.schema)
+        segment_kind(LAYOUT.schema)
 
 
 def test_a_newer_format_is_told() -> None:
     with pytest.raises(FormatVersionError, match="has format 2; this easydata reads up to 1"):
-        segment_compression(schema_with('{"format": 2, "codec": {"name": "new"}}'))
+        segment_kind(schema_with('{"format": 2, "codec": {"name": "new"}}'))
 
 
 def test_the_checksum_of_a_block_does_not_change_silently() -> None:

@@ -14,12 +14,13 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from easydata.cache.log.blocks import DecodedBlocks, open_blocks
+from easydata.cache.log.blocks import open_blocks
+from easydata.cache.log.decoded import DecodedBlocks
 from easydata.cache.log.entry import Entry
 from easydata.cache.log.framing import walk
 from easydata.cache.log.layout import NEVER, EntryLayout
 from easydata.cache.log.message import EntryCodec
-from easydata.cache.log.sealed import segment_metadata
+from easydata.cache.log.sealed import SegmentKind, segment_metadata
 from easydata.cache.log.segment import ROW_BITS, Segment
 from easydata.cache.log.table import HashTable
 from easydata.cache.log.writer import SegmentWriter
@@ -29,7 +30,7 @@ from tests.full_disk import full_disk
 
 CODEC = EntryCodec(
     EntryLayout([("ids", pa.list_(pa.uint16())), ("n", pa.int64())]),
-    segment_metadata(Codec("none")),
+    segment_metadata(SegmentKind(Codec("none"))),
 )
 
 

@@ -15,6 +15,7 @@ import pytest
 import xxhash
 
 import easydata as ed
+from easydata.cache.log import pieces
 from easydata.cache.log.folder import FORMAT, CacheFolder
 from easydata.cache.log.layout import EntryLayout
 from easydata.cache.log.segment import ROW_BITS
@@ -76,6 +77,21 @@ def test_the_reader_of_the_page_reads_what_the_code_writes(
             assert json.loads(entry["metadata"])["source_hash"] == metadata.source_hash
         assert entry["expires"] == 2**63 - 1
         assert entry["stamp"] == pytest.approx(cache.stamp(key))
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd", "gzip"])
+def test_the_reader_of_the_page_joins_pieces(
+    compression: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pieces, "LARGE_BYTES", 2000)
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 500)
+    value = {"ids": np.arange(2000), "text": "größe " * 200, "raw": b"ab" * 300, "n": 3, "x": 0.5}
+    with ed.DiskCache(tmp_path, compression) as cache:
+        cache.put_many({"large": value, "small": 1})
+    found = page_code()["read_cache"](tmp_path)
+    assert found.keys() == {"large", "small"}
+    assert found["large"]["columns"] == value | {"ids": value["ids"].tolist()}
+    assert json.loads(found["large"]["recipe"])
 
 
 @pytest.mark.parametrize("compression", ["none", "zstd"])

@@ -11,14 +11,15 @@ a segment that is not merged has its key too, a tombstone with its stamp takes i
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from easydata._fs import sync_directory
+from easydata.cache.log import pieces
 from easydata.cache.log.census import (
     Census,
     Lost,
@@ -34,17 +35,14 @@ from easydata.cache.log.control import Control
 from easydata.cache.log.entry import Entry
 from easydata.cache.log.folder import CacheFolder
 from easydata.cache.log.layout import NEVER, ColumnLayout, EntryLayout
-from easydata.cache.log.message import EntryCodec
-from easydata.cache.log.sealed import SealedWriter, segment_metadata
+from easydata.cache.log.output import Output, large_output
+from easydata.cache.log.sealed import SegmentKind
 from easydata.cache.log.segment import ROW_BITS, Segment
 from easydata.cache.log.segments import Unreadable
-from easydata.cache.log.table import HashTable
 from easydata.format.codecs import Codec, ShardFormat
 
 __all__ = ["Choose", "Merger", "Outcome", "tombstone"]
 
-_BATCH_ROWS = 1000
-_BATCH_BYTES = 32 << 20
 # A block with as many rows or bytes, all of which count, is copied as it is.
 _WHOLE_ROWS = 500
 _WHOLE_BYTES = 4 << 20
@@ -120,13 +118,34 @@ class Merger:
         gone |= chosen
         graves = current[gone & (stamps > cleared)]
         graves = graves[are_in(others, census.hashes[graves])]
-        self._write(census, current[~gone], graves, _buried(lost, others))
-        is_damaged = [len(each.hashes) > 0 for each in lost_of_each]
-        aside = [s.path for s, bad in zip(sources, is_damaged, strict=True) if bad]
-        whole = [s.path for s, bad in zip(sources, is_damaged, strict=True) if not bad]
-        self._folder.retire(whole, aside=[*aside, *(found.path for found in unreadable)])
+        kept, staying = self._leave_large(census, current[~gone])
+        self._write(census, kept, graves, _buried(lost, others))
+        retired: list[Path] = []
+        aside = [found.path for found in unreadable]
+        for source, lost_of_source in zip(sources, lost_of_each, strict=True):
+            if source not in staying:
+                (aside if len(lost_of_source.hashes) else retired).append(source.path)
+        self._folder.retire(retired, aside=aside)
         self._control.change_segments()
         return Outcome(int(is_expired.sum()), int(chosen.sum()), len(lost.hashes))
+
+    def _leave_large(
+        self, census: Census, kept: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.int64], list[Segment]]:
+        """Those entries that are to be written, and the segments of those that stay as they are."""
+        staying = [
+            number
+            for number in np.unique(census.segment[kept]).tolist()
+            if self._is_as_wanted(census.segments[number])
+        ]
+        is_written = ~np.isin(census.segment[kept], staying)
+        return kept[is_written], [census.segments[number] for number in staying]
+
+    def _is_as_wanted(self, segment: Segment) -> bool:
+        """True for a large entry that would be written as it is."""
+        file_format = "parquet" if segment.path.suffix == ".parquet" else "ipc"
+        is_alike = file_format == self._format and segment.kind.compression == self._compression
+        return segment.is_large and is_alike
 
     def _write(
         self,
@@ -135,22 +154,26 @@ class Merger:
         graves: npt.NDArray[np.int64],
         buried: Sequence[Entry],
     ) -> None:
-        outputs: dict[tuple[ColumnLayout, ...], _Output] = {}
+        outputs: dict[tuple[ColumnLayout, ...], Output] = {}
+        large: list[Output] = []
 
-        def output(layout: EntryLayout) -> _Output:
+        def output(layout: EntryLayout) -> Output:
             if layout.columns not in outputs:
                 stamp = self._control.next_stamp()
-                outputs[layout.columns] = _Output(
-                    self._folder, stamp, layout, self._compression, self._format
-                )
+                kind = SegmentKind(self._compression)
+                outputs[layout.columns] = Output(self._folder, stamp, layout, kind, self._format)
             return outputs[layout.columns]
 
         try:
             for segment, unit, indices in by_block(census, kept):
                 view, start = segment.blocks.block(unit)
-                target = output(segment.codec.layout)
                 rows = segment.codec.count_rows(view, start)
                 size = segment.codec.message_bytes(view, start)
+                if rows == 1 and size > pieces.LARGE_BYTES:
+                    _, row = segment.locate(unit << ROW_BITS)
+                    large.append(self._large_output(segment.codec.layout, row.entry(view)))
+                    continue
+                target = output(segment.codec.layout)
                 if len(indices) == rows and (rows >= _WHOLE_ROWS or size >= _WHOLE_BYTES):
                     target.copy(view[start : start + size], census.hashes[indices])
                     continue
@@ -164,70 +187,17 @@ class Merger:
                 output(EntryLayout(())).add(entry, len(entry.key))
             for entry in buried:
                 output(EntryLayout(())).add(entry, 0)
-            for made in outputs.values():
+            for made in (*large, *outputs.values()):
                 made.finish()
         except BaseException:  # nobody has been told of the new segments: leave none
-            for made in outputs.values():
+            for made in (*large, *outputs.values()):
                 made.abandon()
             raise
         sync_directory(self._folder.path)
         self._control.change_segments()
 
-
-class _Output:
-    """A sealed segment that is being written."""
-
-    def __init__(
-        self,
-        folder: CacheFolder,
-        stamp: int,
-        layout: EntryLayout,
-        compression: Codec,
-        shard_format: ShardFormat,
-    ) -> None:
-        self._name = folder.new_name("seg", stamp)
-        self._table = folder.table(self._name)
-        self._codec = EntryCodec(layout, segment_metadata(compression))
-        self._writer = SealedWriter(folder.path, self._name, self._codec, compression, shard_format)
-        self._pending: list[Entry] = []
-        self._pending_bytes = 0
-        self._hashes = [np.empty(0, np.uint64)]
-        self._places = [np.empty(0, np.uint64)]
-
-    def add(self, entry: Entry, size: int) -> None:
-        """Write an entry, together with those that come next."""
-        if self._pending_bytes + size > _BATCH_BYTES:
-            self._write_pending()
-        self._pending.append(entry)
-        self._pending_bytes += size
-        if len(self._pending) == _BATCH_ROWS:
-            self._write_pending()
-
-    def copy(self, message: memoryview, hashes: npt.NDArray[np.uint64]) -> None:
-        """Write a block as it is."""
-        unit = self._writer.add(message)
-        self._hashes.append(hashes)
-        self._places.append(np.arange(len(hashes), dtype=np.uint64) + np.uint64(unit << ROW_BITS))
-
-    def finish(self) -> None:
-        """Let the segment appear."""
-        self._write_pending()
-        # Before the data, as nobody looks for a table alone.
-        HashTable.build(self._table, np.concatenate(self._hashes), np.concatenate(self._places))
-        self._writer.finish()
-
-    def abandon(self) -> None:
-        """Leave nothing, also of a segment that has appeared."""
-        self._writer.abandon()
-        for path in (self._writer.path, self._table):
-            with contextlib.suppress(OSError):
-                path.unlink()
-
-    def _write_pending(self) -> None:
-        if self._pending:
-            hashes = np.array([entry.key_hash for entry in self._pending], np.uint64)
-            self.copy(memoryview(self._codec.encode_rows(self._pending)), hashes)
-        self._pending, self._pending_bytes = [], 0
+    def _large_output(self, layout: EntryLayout, entry: Entry) -> Output:
+        return large_output(self._folder, layout, entry, self._compression, self._format)
 
 
 def _buried(lost: Lost, others: Sequence[Segment]) -> list[Entry]:

@@ -30,6 +30,7 @@ class EntryCodec:
         schema_message: what a segment starts with, sealed; its size is a multiple of 64.
         header_bytes: size of a message without its body.
         encode_row: the message of one entry; all bytes are copied.
+        row_parts: the same in parts that are not copied, without the checksum at the end.
         locate_row: the entry in the message of one row at a position of a segment.
     """
 
@@ -51,6 +52,7 @@ class EntryCodec:
         row_header = bytes(self.header(1, [0] * num_runs))
         single = RowCodec(layout, row_header, self._fields)
         self.encode_row: Callable[[Entry], bytes] = single.encode
+        self.row_parts: Callable[[Entry], list[Any]] = single.parts
         self.locate_row: Callable[[Bytes, int], Row] = single.locate
 
     def header(self, rows: int, sizes: Sequence[int]) -> bytearray:

@@ -8,22 +8,26 @@
     NAME.parquet   a row group for each block. Its pages have checksums, but its headers have none;
                    so the file's metadata hold one of what each block decodes to.
 
-Which compression a file has stands in the metadata of its schema.
+Which compression a file has stands in the metadata of its schema; so does, if one entry takes
+all blocks, how many there are (see `pieces`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import xxhash
 
 from easydata._fs import publish_file, storage_errors
+from easydata.cache.log import locks
+from easydata.cache.log.entry import Entry
 from easydata.cache.log.framing import Bytes, is_intact, message_bytes, seal
 from easydata.cache.log.layout import CHECKSUM_BYTES, padded
 from easydata.cache.log.message import EntryCodec
@@ -35,8 +39,9 @@ from easydata.format.stream import END_OF_STREAM, decode_batch, decode_schema
 __all__ = [
     "CHECKSUMS_KEY",
     "SealedWriter",
+    "SegmentKind",
     "content_checksum",
-    "segment_compression",
+    "segment_kind",
     "segment_metadata",
 ]
 
@@ -44,15 +49,30 @@ FORMAT = 1
 CHECKSUMS_KEY = b"easydata:checksums"  # of a Parquet file: 16 hexadecimal digits for each block
 _METADATA_KEY = b"easydata"
 _I64 = struct.Struct("<q")
+_U64 = struct.Struct("<Q")
 
 
-def segment_metadata(compression: Codec) -> dict[bytes, bytes]:
-    """Metadata of the schema of a segment with this compression."""
-    text = json.dumps({"format": FORMAT, "codec": str(compression)}, sort_keys=True)
-    return {_METADATA_KEY: text.encode()}
+class SegmentKind(NamedTuple):
+    """What the metadata of a segment's schema say of it.
+
+    Attributes:
+        compression: of its blocks.
+        pieces: how many blocks one entry takes: 1, and then each may hold many, or all there are.
+    """
+
+    compression: Codec
+    pieces: int = 1
 
 
-def segment_compression(schema: pa.Schema) -> Codec:
+def segment_metadata(kind: SegmentKind) -> dict[bytes, bytes]:
+    """Metadata of the schema of such a segment."""
+    values = {"format": FORMAT, "codec": str(kind.compression)}
+    if kind.pieces > 1:
+        values["pieces"] = kind.pieces
+    return {_METADATA_KEY: json.dumps(values, sort_keys=True).encode()}
+
+
+def segment_kind(schema: pa.Schema) -> SegmentKind:
     """The inverse of `segment_metadata`.
 
     Raises:
@@ -64,11 +84,13 @@ def segment_compression(schema: pa.Schema) -> Codec:
         if text is None:
             raise ValueError("its schema has no metadata of easydata")
         found = json.loads(text)
-        version, codec = found["format"], found["codec"]
+        version, codec, pieces = found["format"], found["codec"], found.get("pieces", 1)
         if type(version) is not int or version < 1:
             raise ValueError(f"its format is {version!r}")
+        if type(pieces) is not int or pieces < 1:
+            raise ValueError(f"it has {pieces!r} pieces")
         if version <= FORMAT:
-            return Codec.parse(codec)
+            return SegmentKind(Codec.parse(codec), pieces)
     except (ValueError, TypeError, KeyError, AttributeError, UsageError) as error:
         raise CorruptShardError(f"This is no segment of a cache: {error}") from error
     raise FormatVersionError(
@@ -114,7 +136,7 @@ class SealedWriter:
         Args:
             folder: where to.
             name: file name without extension; an older file of that name is replaced.
-            codec: of the messages; made with `segment_metadata(compression)`.
+            codec: of the messages; made with the `segment_metadata` of this compression.
             compression: of the blocks.
             shard_format: "ipc" for NAME.arrow, "parquet" for NAME.parquet.
 
@@ -128,13 +150,12 @@ class SealedWriter:
         self._codec = codec
         self._compression = compression
         self._schema = decode_schema(codec.schema_message)
-        if segment_compression(self._schema) != compression:
+        if segment_kind(self._schema).compression != compression:
             raise ValueError(f"the codec's metadata do not tell of compression {compression}")
         self._parquet: Any = None
         self._checksums: list[int] = []
         self.num_bytes = 0
-        self._stack = contextlib.ExitStack()
-        self._file = self._stack.enter_context(publish_file(self.path))
+        self._open()
         with self._writing():
             if is_parquet:
                 self._parquet = self._open_parquet()
@@ -166,6 +187,26 @@ class SealedWriter:
             self._checksums.append(content_checksum(self._codec, message))
             self.num_bytes = self._file.tell()
             return len(self._checksums) - 1
+
+    def add_entry(self, entry: Entry) -> int:
+        """Write an entry as a block of its own; without compression nothing is copied.
+
+        Returns:
+            The block's unit.
+
+        Raises:
+            StorageError: the file cannot be written.
+        """
+        if self._parquet is not None or not self._compression.is_zero_copy:
+            return self.add(self._codec.encode_row(entry))
+        with self._writing():
+            start = self.num_bytes
+            checksum = xxhash.xxh3_64()
+            for part in self._codec.row_parts(entry):
+                checksum.update(part)
+                self._append(part)
+            self._append(_U64.pack(checksum.intdigest()))
+            return start // ALIGNMENT
 
     def add_encoded(self, block: Bytes) -> int:
         """Write a block of another Arrow stream of the same schema and compression as it is.
@@ -219,11 +260,23 @@ class SealedWriter:
             self.abandon()
             raise
 
-    def _append(self, message: Bytes) -> int:
+    def _append(self, message: Any) -> int:
         start = self.num_bytes
-        self._file.write(message)
-        self.num_bytes += len(message)
+        self.num_bytes += self._file.write(message)
         return start // ALIGNMENT
+
+    def _open(self) -> None:
+        """Make the file, locked until it has its name: nobody may take it for litter."""
+        while True:
+            self._stack = contextlib.ExitStack()
+            self._lock = -1
+            self._stack.callback(lambda: locks.unlock(self._lock))
+            self._file = self._stack.enter_context(publish_file(self.path))
+            self._lock = os.dup(self._file.fileno())
+            locks.lock(self._lock)
+            if os.fstat(self._lock).st_nlink:
+                return
+            self.abandon()  # somebody did, before it was locked
 
     def _open_parquet(self) -> Any:
         import pyarrow.parquet as pq

@@ -15,11 +15,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from easydata.cache.log import pieces
 from easydata.cache.log.blocks import Blocks
+from easydata.cache.log.encoded import JoinedBlocks
 from easydata.cache.log.message import EntryCodec
 from easydata.cache.log.rows import LocatedRows, Row
+from easydata.cache.log.sealed import SegmentKind, segment_kind
 from easydata.cache.log.table import HashTable
 from easydata.errors import CorruptShardError
+from easydata.format.stream import decode_schema
 
 __all__ = ["MAX_ROWS", "ROW_BITS", "Hit", "Segment", "newest_possible"]
 
@@ -123,6 +127,19 @@ class Segment:
     def is_sealed(self) -> bool:
         """True if nothing will be appended any more."""
         return self.name.startswith("seg-")
+
+    @property
+    def is_large(self) -> bool:
+        """True if one large entry has it alone; such a segment is not merged with others."""
+        if isinstance(self.blocks, JoinedBlocks):
+            return True
+        is_alone = self.is_sealed and len(self.table) == 1
+        return is_alone and self.blocks.num_bytes > pieces.LARGE_BYTES
+
+    @property
+    def kind(self) -> SegmentKind:
+        """How its blocks are compressed."""
+        return segment_kind(decode_schema(self.codec.schema_message))
 
     def units(self) -> Iterator[int]:
         """Every block that has entries and whose bytes are those that were written, in order."""

@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from easydata.cache.log.blocks import Blocks, DecodedBlocks, open_blocks
+from easydata.cache.log.blocks import Blocks, open_blocks
 from easydata.cache.log.control import GENERATION, Control
+from easydata.cache.log.decoded import DecodedBlocks
 from easydata.cache.log.folder import CacheFolder
 from easydata.cache.log.segment import ROW_BITS, Segment, newest_possible
 from easydata.cache.log.table import HashTable

@@ -73,6 +73,11 @@ class RowCodec:
 
     def encode(self, entry: Entry) -> bytes:
         """The message of one entry; all bytes are copied."""
+        message = b"".join(self.parts(entry))
+        return message + _U64.pack(xxhash.xxh3_64_intdigest(message))
+
+    def parts(self, entry: Entry) -> list[Any]:
+        """The bytes of the message of one entry, but for its checksum: views of the entry's."""
         key, key_hash, stamp, expires, metadata, recipe, data = entry
         key_bytes, metadata_bytes, recipe_bytes = len(key), len(metadata), len(recipe)
         head = bytearray(self._template)
@@ -108,8 +113,7 @@ class RowCodec:
         words[self._body_bytes] = total
         self._fixed.pack_into(head, self._body, *fixed)
         pieces.append(_WIDE_PADS[total - end - 8])
-        message = b"".join(pieces)
-        return message + _U64.pack(xxhash.xxh3_64_intdigest(message))
+        return pieces
 
     def locate(self, view: Bytes, start: int) -> Row:
         """The entry in the message at `start` of a segment."""

@@ -20,15 +20,16 @@ from typing import Any
 from easydata._fs import sync_directory
 from easydata.cache.clock import deadline
 from easydata.cache.log import locks
-from easydata.cache.log.blocks import DecodedBlocks
 from easydata.cache.log.census import take_census
 from easydata.cache.log.control import Control
+from easydata.cache.log.decoded import DecodedBlocks
 from easydata.cache.log.entry import Entry
 from easydata.cache.log.folder import CacheFolder
-from easydata.cache.log.layout import ColumnKinds, EntryLayout
+from easydata.cache.log.layout import NEVER, ColumnKinds, EntryLayout
 from easydata.cache.log.merge import Merger
 from easydata.cache.log.message import EntryCodec
-from easydata.cache.log.sealed import segment_metadata
+from easydata.cache.log.output import large_output
+from easydata.cache.log.sealed import SegmentKind, segment_metadata
 from easydata.cache.log.segment import ROW_BITS, Hit, Segment, newest_possible
 from easydata.cache.log.segments import Segments
 from easydata.cache.log.upkeep import Upkeep, is_idle
@@ -69,7 +70,7 @@ class LogStore:
         control: what all processes share.
         segments: those that are there now.
         corrupt: how many damaged entries this object met.
-        growing_bytes: size of what it has appended and not sealed yet.
+        growing_bytes: size of what it has written since it last sealed.
     """
 
     def __init__(
@@ -101,6 +102,8 @@ class LogStore:
         self.corrupt = 0
         self.decoded = DecodedBlocks(decoded_bytes)
         self.segments = Segments(folder, self.control, self.decoded, check=check)
+        self._compression = compression
+        self._format: ShardFormat = shard_format
         merger = Merger(folder, self.control, compression, shard_format)
         self._upkeep = Upkeep(folder, self.segments, merger, lambda: self.cleared)
         self._segment_bytes = segment_bytes
@@ -227,6 +230,37 @@ class LogStore:
             self.control.wrote(stamp)
         return stamp, expires
 
+    def append_large(
+        self, columns: ColumnKinds, item: Item, metadata: bytes, expiry_seconds: float | None
+    ) -> Written:
+        """Write an entry to a segment of its own; for the arguments see `append`.
+
+        Raises:
+            StorageError: it was not written.
+        """
+        with self._lock:
+            stamp = self.control.next_stamp()
+            self.control.wrote(stamp)  # nobody else shall have it
+        expires = deadline(stamp, expiry_seconds)
+        key, key_hash, recipe, data = item
+        entry = Entry(key, key_hash, stamp, expires, metadata, recipe, data)
+        output = large_output(
+            self.folder, EntryLayout(columns), entry, self._compression, self._format
+        )
+        try:
+            output.finish()
+        except BaseException:
+            output.abandon()
+            raise
+        with self._lock:
+            self.control.change_segments()
+            # Again, for those who have looked meanwhile.
+            self.control.wrote(self.control.next_stamp())
+            self.growing_bytes += output.num_bytes
+            if self._have_large([key_hash], older_than=stamp):
+                self.tidy()
+        return stamp, expires
+
     def remove(self, keys: Sequence[tuple[bytes, int]]) -> None:
         """Delete keys, given with their hashes; those that are not there, too.
 
@@ -236,6 +270,8 @@ class LogStore:
         group = self.group(())
         if keys and group is not None:
             self.append(group, [(key, key_hash, b"", ()) for key, key_hash in keys], b"", None)
+            if self._have_large([key_hash for _, key_hash in keys]):
+                self.tidy()  # their space is wanted at once
 
     def clear(self) -> None:
         """Delete everything.
@@ -283,7 +319,7 @@ class LogStore:
         # A small limit is not to be used up by empty tables.
         capacity = max(min(capacity, self._segment_bytes // 256), 2 * entries, 16)
         name = self.folder.new_name("log", self.control.next_stamp())
-        codec = EntryCodec(EntryLayout(group.columns), segment_metadata(Codec("none")))
+        codec = EntryCodec(EntryLayout(group.columns), segment_metadata(SegmentKind(Codec("none"))))
         writer = group.writer = SegmentWriter(self.folder.path, name, codec, capacity=capacity)
         self._num_made += 1
         self.growing_bytes += writer.num_bytes
@@ -310,6 +346,15 @@ class LogStore:
                     RuntimeWarning,
                     stacklevel=5,
                 )
+
+    def _have_large(self, hashes: Sequence[int], older_than: int = NEVER) -> bool:
+        """True if one of these keys has a large entry that was written before."""
+        large = [segment for segment in self.segments() if segment.is_large]
+        return any(
+            segment.table.find(key_hash) is not None and newest_possible(segment.name) <= older_than
+            for segment in large
+            for key_hash in hashes
+        )
 
     def seal(self) -> None:
         """Seal what this object has appended. If that fails, nothing is lost; one warning."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -11,9 +12,9 @@ from easydata.cache.log import locks
 from easydata.cache.log.census import take_census
 from easydata.cache.log.folder import CacheFolder
 from easydata.cache.log.merge import Choose, Merger, Outcome
-from easydata.cache.log.segment import Segment
+from easydata.cache.log.segment import Segment, newest_possible
 from easydata.cache.log.segments import Segments, Unreadable
-from easydata.errors import StorageError
+from easydata.errors import CorruptShardError, StorageError
 
 __all__ = ["Upkeep", "is_idle"]
 
@@ -56,6 +57,8 @@ class Upkeep:
         with locks.exclusive(self._folder.merging, wait=False) as taken:
             if taken:
                 self._folder.sweep()
+                for segment in filter(self._is_superseded, self._segments()):
+                    self._merge([segment])
                 while sources := self._worth_merging():
                     self._merge(sources)
 
@@ -112,6 +115,23 @@ class Upkeep:
         self.evicted += outcome.dropped
         return outcome
 
+    def _is_superseded(self, segment: Segment) -> bool:
+        """True for a large entry whose key has a newer one: its space is wanted at once."""
+        if not segment.is_large:
+            return False
+        (key_hash,) = segment.table.entries()[0].tolist()
+        bound = newest_possible(segment.name)
+        for other in self._segments():
+            slot = other.table.find(key_hash)
+            if slot is None or other is segment:
+                continue
+            if other.is_large and newest_possible(other.name) > bound:
+                return True
+            with contextlib.suppress(CorruptShardError, FileNotFoundError):
+                if not other.is_large and other.locate(other.table.place(slot))[1].stamp >= bound:
+                    return True
+        return False
+
     def _worth_merging(self) -> list[Segment]:
         segments = self._segments()
         logs = [segment for segment in segments if is_idle_log(segment)]
@@ -119,7 +139,7 @@ class Upkeep:
             return logs
         tiers: dict[Any, list[Segment]] = {}
         for segment in segments:
-            if segment.is_sealed and segment.blocks.num_bytes < _LARGEST:
+            if not segment.is_large and segment.is_sealed and segment.blocks.num_bytes < _LARGEST:
                 tier = max(segment.blocks.num_bytes // _FIRST_TIER, 1).bit_length() // 2
                 tiers.setdefault((segment.codec.layout.columns, tier), []).append(segment)
         return next((tier for tier in tiers.values() if len(tier) >= _FAN_IN), [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -79,10 +80,10 @@ def table_stream(kind: str, value: Any, path: Path) -> bytes:
 
 
 def _stream(table: Any) -> bytes:
-    sink = pa.BufferOutputStream()
+    sink = io.BytesIO()  # gives its bytes without a copy
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write(table)
-    return sink.getvalue().to_pybytes()
+    return sink.getvalue()
 
 
 def _same_type(value: Any, back: Any) -> bool:
