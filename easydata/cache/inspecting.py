@@ -20,7 +20,7 @@ from easydata.cache.log.census import (
     take_census,
 )
 from easydata.cache.log.rows import Row
-from easydata.cache.log.segment import MAX_ROWS, ROW_BITS, Segment
+from easydata.cache.log.segment import MAX_ROWS, ROW_BITS, Segment, units_of
 from easydata.cache.log.store import LogStore
 from easydata.cache.tables import TableMaker, is_run, whole_table
 from easydata.errors import CorruptShardError, DatasetError
@@ -93,7 +93,7 @@ def table_of_keys(store: LogStore, keys: Sequence[str]) -> pa.Table:
         return _table_of_key(store, names[0], int(hashes[0]))
     segments = store.segments()
     numbers, places = _look_up(store, segments, hashes)
-    for start, stop in stretches(numbers, places):
+    for start, stop in stretches(numbers, units_of(places)):
         number = int(numbers[start])
         if number == _NOWHERE:
             continue

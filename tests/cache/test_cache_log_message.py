@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from easydata.cache.log.framing import is_intact, message_bytes
 from easydata.cache.log.layout import NEVER, EntryLayout
 from easydata.cache.log.message import Entry, EntryCodec
+from easydata.cache.log.rows import SingleRows
 
 KINDS = [
     *(pa.list_(kind) for kind in (pa.uint8(), pa.int16(), pa.uint32(), pa.float16(), pa.float64())),
@@ -252,3 +253,25 @@ def test_too_many_items_for_a_batch_are_refused() -> None:
     entry = Entry(b"k", 1, 1, NEVER, b"", b"", (Huge(),))
     with pytest.raises(OverflowError, match="items in one column"):
         codec.encode_rows([entry] * 3)
+
+
+@settings(max_examples=200, deadline=None)
+@given(cases(), st.randoms(use_true_random=False))
+def test_many_messages_of_one_row_are_found_and_joined(
+    case: tuple[EntryCodec, list[Entry]], random: Any
+) -> None:
+    codec, entries = case
+    messages = [codec.encode_row(entry) for entry in entries]
+    starts = np.cumsum([64, *map(len, messages)])[:-1]
+    view = memoryview(bytes(64) + b"".join(messages))
+    order = random.sample(range(len(entries)), random.randint(0, len(entries)))
+    rows = SingleRows(codec.layout, codec.header_bytes, view, starts[order])
+    chosen = [entries[at] for at in order]
+    assert len(rows) == len(chosen)
+    assert rows.hashes.tolist() == [entry.key_hash for entry in chosen]
+    assert rows.stamps.tolist() == [entry.stamp for entry in chosen]
+    assert rows.expires.tolist() == [entry.expires for entry in chosen]
+    assert rows.are_tombstones.tolist() == [not entry.recipe for entry in chosen]
+    assert rows.sizes.tolist() == [codec.locate_row(view, int(starts[at])).size for at in order]
+    if chosen:
+        assert codec.encode_singles(rows) == codec.encode_rows(chosen)

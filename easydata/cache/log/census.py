@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from easydata.cache.log.rows import Row
-from easydata.cache.log.segment import ROW_BITS, Segment
+from easydata.cache.log.rows import LocatedRows, Row, SingleRows
+from easydata.cache.log.segment import ROW_BITS, Segment, units_of
 from easydata.cache.log.segments import Unreadable
 from easydata.errors import CorruptShardError
 
@@ -40,6 +40,7 @@ class Census(NamedTuple):
         stamps, expires: int64[n]: nanoseconds since 1970.
         sizes: int64[n]: bytes of each entry, without what surrounds it.
         is_tombstone: bool[n].
+        is_single: bool[n]: it lies in a map, as a message of its own.
     """
 
     segments: Sequence[Segment]
@@ -50,6 +51,7 @@ class Census(NamedTuple):
     expires: npt.NDArray[np.int64]
     sizes: npt.NDArray[np.int64]
     is_tombstone: npt.NDArray[np.bool_]
+    is_single: npt.NDArray[np.bool_]
 
     def key(self, index: int) -> bytes:
         """The key of an entry."""
@@ -61,38 +63,35 @@ class Census(NamedTuple):
         return self.segments[self.segment[index]].locate(int(self.places[index]))
 
 
-_DTYPES = (np.int64, np.uint64, np.uint64, np.int64, np.int64, np.int64, np.bool_)
+_DTYPES = (np.int64, np.uint64, np.uint64, np.int64, np.int64, np.int64, np.bool_, np.bool_)
 
 
 def take_census(segments: Sequence[Segment]) -> Census:
     """All entries whose bytes are those that were written, also those that others replace."""
     parts = [[np.empty(0, dtype) for dtype in _DTYPES]]
-    singles: list[tuple[int, ...]] = []
-
-    def add_singles() -> None:
-        columns = zip(*singles, strict=True)
-        parts.append([np.array(c, dtype) for c, dtype in zip(columns, _DTYPES, strict=True)])
-        singles.clear()
-
     for number, segment in enumerate(segments):
-        for unit in segment.units():
-            view, start = segment.blocks.block(unit)
-            place = unit << ROW_BITS
-            if segment.codec.count_rows(view, start) == 1:
-                row = segment.codec.locate_row(view, start)
-                times = row.stamp, row.expires
-                singles.append((number, place, row.key_hash, *times, row.size, row.is_tombstone))
-                continue
-            if singles:
-                add_singles()
-            rows = segment.codec.locate_rows(view, start)
-            places = np.arange(len(rows), dtype=np.uint64) + np.uint64(place)
-            numbers = np.full(len(rows), number)
-            own = rows.hashes, rows.stamps, rows.expires, rows.sizes, rows.are_tombstones
-            parts.append([numbers, places, *own])
-    if singles:
-        add_singles()
+        units = np.fromiter(segment.units(), np.int64)
+        are_single, singles = segment.single_rows(units)
+        blocks = [_counted(number, units[are_single] << ROW_BITS, singles, is_single=True)]
+        for unit in units[~are_single].tolist():
+            rows = segment.codec.locate_rows(*segment.blocks.block(unit))
+            places = np.arange(len(rows)) + (unit << ROW_BITS)
+            blocks.append(_counted(number, places, rows, is_single=False))
+        columns = [np.concatenate(column) for column in zip(*blocks, strict=True)]
+        order = np.argsort(columns[1], kind="stable")
+        parts.append([column[order] for column in columns])
     return Census(segments, *map(np.concatenate, zip(*parts, strict=True)))
+
+
+def _counted(
+    number: int, places: npt.NDArray[np.int64], rows: LocatedRows | SingleRows, *, is_single: bool
+) -> list[npt.NDArray[Any]]:
+    count = len(rows)
+    return [
+        *(np.full(count, number), places.astype(np.uint64)),
+        *(rows.hashes, rows.stamps, rows.expires, rows.sizes, rows.are_tombstones),
+        np.full(count, is_single),
+    ]
 
 
 class Lost(NamedTuple):
@@ -192,26 +191,29 @@ def _has_newer(others: Sequence[Segment], census: Census, index: int) -> bool:
 
 
 def by_block(
-    census: Census, kept: npt.NDArray[np.int64]
+    census: Census, kept: npt.NDArray[np.int64], *, join_singles: bool = False
 ) -> Iterator[tuple[Segment, int, npt.NDArray[np.int64]]]:
-    """Segment, unit and entries of each block that has some of the entries `kept`, in order."""
-    numbers, places = census.segment[kept], census.places[kept]
-    for start, stop in stretches(numbers, places):
-        segment = census.segments[numbers[start]]
-        yield segment, int(places[start]) >> ROW_BITS, kept[start:stop]
+    """Segment, unit and entries of each block that has some of the entries `kept`, in order.
+
+    With `join_singles` those that are messages of their own come together, as far as they follow
+    one another, with the unit of the first.
+    """
+    numbers, units = census.segment[kept], units_of(census.places[kept])
+    joined = np.where(census.is_single[kept], -1, units) if join_singles else units
+    for start, stop in stretches(numbers, joined):
+        yield census.segments[numbers[start]], int(units[start]), kept[start:stop]
 
 
 def stretches(
-    numbers: npt.NDArray[np.int64], places: npt.NDArray[np.uint64]
+    numbers: npt.NDArray[np.int64], units: npt.NDArray[np.int64]
 ) -> Iterator[tuple[int, int]]:
     """Where entries of one block follow one another: the first, and behind the last.
 
     Args:
         numbers: int64[n]: of the segment of each.
-        places: uint64[n]: of each in it.
+        units: int64[n]: of each in it.
     """
     if not len(numbers):
         return
-    units = places >> np.uint64(ROW_BITS)
     changes = (numbers[1:] != numbers[:-1]) | (units[1:] != units[:-1])
     yield from pairwise([0, *(np.flatnonzero(changes) + 1).tolist(), len(numbers)])

@@ -37,7 +37,7 @@ from easydata.cache.log.folder import CacheFolder
 from easydata.cache.log.layout import NEVER, ColumnLayout, EntryLayout
 from easydata.cache.log.output import Output, large_output
 from easydata.cache.log.sealed import SegmentKind
-from easydata.cache.log.segment import ROW_BITS, Segment
+from easydata.cache.log.segment import Segment
 from easydata.cache.log.segments import Unreadable
 from easydata.format.codecs import Codec, ShardFormat
 
@@ -165,21 +165,20 @@ class Merger:
             return outputs[layout.columns]
 
         try:
-            for segment, unit, indices in by_block(census, kept):
+            is_large = census.sizes[kept] > pieces.LARGE_BYTES
+            large.extend(self._large_output(census, index) for index in kept[is_large].tolist())
+            for segment, unit, indices in by_block(census, kept[~is_large], join_singles=True):
+                target = output(segment.codec.layout)
+                if census.is_single[indices[0]]:
+                    target.add_singles(segment, census.places[indices])
+                    continue
                 view, start = segment.blocks.block(unit)
                 rows = segment.codec.count_rows(view, start)
                 size = segment.codec.message_bytes(view, start)
-                if rows == 1 and size > pieces.LARGE_BYTES:
-                    _, row = segment.locate(unit << ROW_BITS)
-                    large.append(self._large_output(segment.codec.layout, row.entry(view)))
-                    continue
-                target = output(segment.codec.layout)
                 if len(indices) == rows and (rows >= _WHOLE_ROWS or size >= _WHOLE_BYTES):
                     target.copy(view[start : start + size], census.hashes[indices])
-                    continue
-                for index in indices.tolist():
-                    _, row = segment.locate(int(census.places[index]))
-                    target.add(row.entry(view), row.size)
+                else:
+                    target.add_rows(segment, census.places[indices])
             for index in graves.tolist():
                 entry = tombstone(
                     census.key(index), int(census.hashes[index]), int(census.stamps[index])
@@ -196,7 +195,10 @@ class Merger:
         sync_directory(self._folder.path)
         self._control.change_segments()
 
-    def _large_output(self, layout: EntryLayout, entry: Entry) -> Output:
+    def _large_output(self, census: Census, index: int) -> Output:
+        layout = census.segments[census.segment[index]].codec.layout
+        view, row = census.locate(index)
+        entry = row.entry(view)
         return large_output(self._folder, layout, entry, self._compression, self._format)
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from easydata.cache.log.entry import Entry
 from easydata.cache.log.framing import Bytes, seal
 from easydata.cache.log.layout import CHECKSUM_BYTES, NUM_OWN_RUNS, EntryLayout, body_bytes
-from easydata.cache.log.rows import LocatedRows, Row
+from easydata.cache.log.rows import LocatedRows, Row, SingleRows
 from easydata.cache.log.single import RowCodec
 from easydata.format.alignment import align_header, find_fields, message_header_bytes
 
@@ -29,6 +29,7 @@ class EntryCodec:
         layout: the columns.
         schema_message: what a segment starts with, sealed; its size is a multiple of 64.
         header_bytes: size of a message without its body.
+        rows_place: where in a message its number of rows stands.
         encode_row: the message of one entry; all bytes are copied.
         row_parts: the same in parts that are not copied, without the checksum at the end.
         locate_row: the entry in the message of one row at a position of a segment.
@@ -48,6 +49,7 @@ class EntryCodec:
         self._header = header
         self.header_bytes = len(header)
         self._fields = find_fields(header)
+        self.rows_place = self._fields.rows
         num_runs = NUM_OWN_RUNS + sum(column.is_run for column in layout.columns)
         row_header = bytes(self.header(1, [0] * num_runs))
         single = RowCodec(layout, row_header, self._fields)
@@ -97,21 +99,43 @@ class EntryCodec:
         Raises:
             OverflowError: more items in one column than int32 offsets can count.
         """
-        rows = len(entries)
         keys, hashes, stamps, expires, metadata, recipes, data = zip(*entries, strict=True)
+        times = [np.array(hashes, np.uint64)]
+        times += [np.array(stamps, np.int64), np.array(expires, np.int64)]
         runs: list[Sequence[Any]] = [keys, metadata, recipes]
-        fixed: list[npt.NDArray[Any]] = [
-            np.array(hashes, np.uint64),
-            np.array(stamps, np.int64),
-            np.array(expires, np.int64),
-            *(_offsets([len(value) for value in run]) for run in runs),
-        ]
+        numbers: list[npt.NDArray[Any] | None] = []
         for column, values in zip(self.layout.columns, zip(*data, strict=True), strict=True):
             if column.is_run:
-                fixed.append(_offsets([_size(value) // column.item_bytes for value in values]))
                 runs.append(values)
+                numbers.append(None)
             else:
-                fixed.append(np.array(values, column.kind.to_pandas_dtype()))
+                numbers.append(np.array(values, column.kind.to_pandas_dtype()))
+        return self._encode(times, runs, numbers)
+
+    def encode_singles(self, singles: SingleRows) -> bytearray:
+        """The message of several entries that are messages of their own, in order.
+
+        Raises:
+            OverflowError: as `encode_rows`.
+        """
+        times = [singles.hashes, singles.stamps, singles.expires]
+        return self._encode(times, singles.runs(), singles.numbers)
+
+    def _encode(
+        self,
+        times: Sequence[npt.NDArray[Any]],
+        runs: Sequence[Sequence[Any]],
+        numbers: Sequence[npt.NDArray[Any] | None],
+    ) -> bytearray:
+        rows = len(times[0])
+        fixed = [*times, *(_offsets(list(map(len, run))) for run in runs[:NUM_OWN_RUNS])]
+        following = iter(runs[NUM_OWN_RUNS:])
+        for column, array in zip(self.layout.columns, numbers, strict=True):
+            if array is None:
+                sizes = [_size(value) // column.item_bytes for value in next(following)]
+                fixed.append(_offsets(sizes))
+            else:
+                fixed.append(array)
         pieces = [b"".join(run) for run in runs]
         fixed_starts = self.layout.fixed_starts(rows)
         starts = self.layout.data_starts(fixed_starts[-1], [len(piece) for piece in pieces])

@@ -14,7 +14,7 @@ from easydata.cache.log.folder import CacheFolder
 from easydata.cache.log.layout import EntryLayout
 from easydata.cache.log.message import EntryCodec
 from easydata.cache.log.sealed import SealedWriter, SegmentKind, segment_metadata
-from easydata.cache.log.segment import ROW_BITS
+from easydata.cache.log.segment import ROW_BITS, Segment, units_of
 from easydata.cache.log.table import HashTable
 from easydata.format.codecs import Codec, ShardFormat
 
@@ -98,6 +98,23 @@ class Output:
         self._pending_bytes += size
         if len(self._pending) == _BATCH_ROWS:
             self._write_pending()
+
+    def add_rows(self, segment: Segment, places: npt.NDArray[np.uint64]) -> None:
+        """Write entries of a segment, one by one; uint64[n]: where in it they are."""
+        for place in places.tolist():
+            view, row = segment.locate(place)
+            self.add(row.entry(view), row.size)
+
+    def add_singles(self, segment: Segment, places: npt.NDArray[np.uint64]) -> None:
+        """The same for entries that are messages of their own in a map: five times as fast."""
+        for first in range(0, len(places), _BATCH_ROWS):
+            some = places[first : first + _BATCH_ROWS]
+            _, rows = segment.single_rows(units_of(some))
+            if len(rows) == _BATCH_ROWS and rows.sizes.sum() <= pieces.PIECE_BYTES:
+                self._write_pending()
+                self.copy(memoryview(self._codec.encode_singles(rows)), rows.hashes)
+            else:
+                self.add_rows(segment, some)
 
     @property
     def num_bytes(self) -> int:

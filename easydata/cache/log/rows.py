@@ -12,8 +12,9 @@ import numpy.typing as npt
 from easydata.cache.log.entry import Entry
 from easydata.cache.log.framing import Bytes
 from easydata.cache.log.layout import NUM_OWN_RUNS, EntryLayout
+from easydata.format.alignment import ALIGNMENT
 
-__all__ = ["LocatedRows", "Row"]
+__all__ = ["LocatedRows", "Row", "SingleRows"]
 
 
 class Row(NamedTuple):
@@ -154,3 +155,66 @@ class LocatedRows:
             recipe,
             data,
         )
+
+
+class SingleRows:
+    """Entries that are messages of their own, many at once: views of a map and arrays.
+
+    Attributes:
+        hashes: uint64[n].
+        stamps, expires: int64[n].
+        sizes: int64[n]: bytes of each entry's key, metadata, recipe, and data with offsets.
+        numbers: for each column of numbers an array[n] of them, None for each other column.
+    """
+
+    def __init__(
+        self, layout: EntryLayout, header_bytes: int, view: memoryview, starts: npt.NDArray[Any]
+    ) -> None:
+        """
+        Args:
+            layout: the columns.
+            header_bytes: size of each message without its body.
+            view: the segment, which is kept.
+            starts: int64[n]: where each message starts in it, a multiple of 64.
+        """
+        # The fixed part of one row consists of words of 8 bytes: three numbers, then for each run
+        # the offsets 0 and of its end, for each other column its number.
+        words = np.frombuffer(view, "<i8", len(view) // 8)
+        first = (starts + header_bytes) // 8
+        self.hashes = words[first].view(np.uint64)
+        self.stamps, self.expires = words[first + 1], words[first + 2]
+        self._view = view
+        self._runs: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]] = []
+        self.numbers: list[npt.NDArray[Any] | None] = []
+        self.sizes = np.zeros(len(starts), np.int64)
+        end = starts + header_bytes + layout.fixed_bytes(1)
+        for at, column in enumerate((None, None, None, *layout.columns), start=3):
+            found = words[first + at]
+            if column is not None and not column.is_run:
+                dtype = np.dtype(column.kind.to_pandas_dtype())
+                self.numbers.append(np.ascontiguousarray(found.view(dtype)[:: 8 // dtype.itemsize]))
+                continue
+            size = (found >> 32) * (1 if column is None else column.item_bytes)
+            start = end if column is None else end + (-end % ALIGNMENT)
+            end = start + size + (-size % 8)
+            self._runs.append((start, size))
+            self.sizes += size
+            if column is not None:
+                self.numbers.append(None)
+
+    def __len__(self) -> int:
+        return len(self.hashes)
+
+    @property
+    def are_tombstones(self) -> npt.NDArray[np.bool_]:
+        """bool[n]: those that say that a key has no value."""
+        are: npt.NDArray[np.bool_] = self._runs[NUM_OWN_RUNS - 1][1] == 0
+        return are
+
+    def runs(self) -> list[list[memoryview]]:
+        """Keys, metadata, recipes, then each column with offsets: the bytes of each entry."""
+        view = self._view
+        return [
+            [view[a:b] for a, b in zip(start.tolist(), (start + size).tolist(), strict=True)]
+            for start, size in self._runs
+        ]

@@ -8,24 +8,26 @@ A place is `unit << 24 | row`: which block, and which row of it.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from easydata.cache.log import pieces
 from easydata.cache.log.blocks import Blocks
 from easydata.cache.log.encoded import JoinedBlocks
+from easydata.cache.log.mapped import MappedBlocks
 from easydata.cache.log.message import EntryCodec
-from easydata.cache.log.rows import LocatedRows, Row
+from easydata.cache.log.rows import LocatedRows, Row, SingleRows
 from easydata.cache.log.sealed import SegmentKind, segment_kind
 from easydata.cache.log.table import HashTable
 from easydata.errors import CorruptShardError
+from easydata.format.alignment import ALIGNMENT
 from easydata.format.stream import decode_schema
 
-__all__ = ["MAX_ROWS", "ROW_BITS", "Hit", "Segment", "newest_possible"]
+__all__ = ["MAX_ROWS", "ROW_BITS", "Hit", "Segment", "newest_possible", "units_of"]
 
 ROW_BITS = 24
 MAX_ROWS = 1 << ROW_BITS
@@ -36,6 +38,11 @@ _CLOCK_TICK = 20_000_000  # nanoseconds that the times of files may lag behind
 def newest_possible(name: str) -> int:
     """A stamp that no entry of a segment has, nor a later one: sealed ones bear it in the name."""
     return int(name.split("-")[1], 16) if name.startswith("seg-") else 2**63 - 1
+
+
+def units_of(places: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+    """int64[n]: the units of some places."""
+    return (places >> np.uint64(ROW_BITS)).astype(np.int64)
 
 
 class Hit(NamedTuple):
@@ -123,6 +130,21 @@ class Segment:
                 self._batches[unit] = found
         return found
 
+    def single_rows(self, units: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.bool_], SingleRows]:
+        """bool[n]: which of some blocks lie in a map and have one row; and these rows.
+
+        Args:
+            units: int64[n], of blocks that are whole.
+        """
+        codec, starts = self.codec, units * ALIGNMENT
+        are = np.zeros(len(units), np.bool_)
+        view = memoryview(b"")
+        if isinstance(self.blocks, MappedBlocks):
+            view = self.blocks.view
+            words = np.frombuffer(view, "<i8", len(view) // 8)
+            are = words[(starts + codec.rows_place) // 8] == 1
+        return are, SingleRows(codec.layout, codec.header_bytes, view, starts[are])
+
     @property
     def is_sealed(self) -> bool:
         """True if nothing will be appended any more."""
@@ -147,11 +169,13 @@ class Segment:
         # damaged value may look like some. Behind them may be what it lost with the power.
         _, places = self.table.entries()
         last = 0
-        for unit in np.unique(places >> np.uint64(ROW_BITS)).tolist():
+        for unit in np.unique(units_of(places)).tolist():
             last = unit
-            with contextlib.suppress(CorruptShardError):
+            try:  # `suppress` takes longer than looking
                 self.blocks.block(unit)
-                yield unit
+            except CorruptShardError:
+                continue
+            yield unit
         if not self.is_sealed:
             yield from (unit for unit in self.blocks.units(last) if unit > last)
 
