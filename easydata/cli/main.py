@@ -88,8 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if code == EXIT_INTERRUPTED:
         # This is what typer makes of Ctrl-C.
-        errors.print(
-            "Interrupted. Finished parts are kept: run the same command again to continue.",
-            style="red",
-        )
+        left = "Finished parts are kept: run the same command again to continue."
+        if given[:1] != ["build"]:
+            left = "Nothing was left half done."
+        errors.print(f"Interrupted. {left}", style="red")
     return code if isinstance(code, int) else 0

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 
 import easydata as ed
+from easydata.cache.log import output
 from easydata.cli import main
 from tests.cache.layers import Clock, stopped_clock
 
@@ -360,3 +361,19 @@ def test_the_program_reads_what_this_process_is_still_writing(tmp_path: Path) ->
     removed = easydata("gc", tmp_path / "keyed")
     assert removed.returncode == 0
     assert cache.contains("k")
+
+
+def test_an_interrupted_gc_leaves_everything(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {path.name for path in folder.glob("seg-*")}
+    keys = ed.DiskCache(folder, readonly=True).keys()
+    monkeypatch.setattr(output.Output, "finish", interrupted)
+    shown = run(capsys, "gc", folder, code=130)
+    assert shown == "Interrupted. Nothing was left half done.\n"
+    assert {path.name for path in folder.glob("seg-*")} == before
+    assert not list(folder.glob(".tmp*"))
+    assert ed.DiskCache(folder, readonly=True).keys() == keys

@@ -15,6 +15,7 @@ from easydata.cache.values.tables import READERS
 __all__ = ["Reader", "leaf_reader", "native_dtype"]
 
 _NATIVE = {kind: np.dtype(kind) for kind in LIST_KINDS}
+_INT64, _FLOAT64, _UINT8 = np.dtype("<i8"), np.dtype("<f8"), np.dtype("u1")
 Reader = Callable[[Any], Any]  # the data of a column, or uint8[bytes] → the value
 
 
@@ -92,20 +93,20 @@ def _numpy_reader(dtype: np.dtype[Any]) -> Reader:
 
 
 def _read_ints(data: Any) -> list[int]:
-    return _items(data, "<i8").tolist()
+    return _items(data, _INT64).tolist()
 
 
 def _read_floats(data: Any) -> list[float]:
-    return _items(data, "<f8").tolist()
+    return _items(data, _FLOAT64).tolist()
 
 
 def _read_bools(data: Any) -> list[bool]:
-    return _items(data, "|u1").view(np.bool_).tolist()
+    return _items(data, _UINT8).view(np.bool_).tolist()
 
 
-def _items(data: Any, kind: str) -> npt.NDArray[Any]:
-    items: npt.NDArray[Any] = data if isinstance(data, np.ndarray) else np.frombuffer(data, "|u1")
-    return items.view(kind)
+def _items(data: Any, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    items: npt.NDArray[Any] = data if isinstance(data, np.ndarray) else np.frombuffer(data, _UINT8)
+    return items if items.dtype is dtype else items.view(dtype)
 
 
 def _read_text(data: Any) -> str:
