@@ -103,10 +103,12 @@ class LocatedRows:
         # One item of a memoryview takes a quarter of the time of one of an array.
         self._times = [a.data for a in (self.hashes, self.stamps, self.expires)]
         self._scalars = [None if a is None else a.data for a in self._numbers]
-        self._runs = [
-            (body + start, offsets.data, item)
-            for start, offsets, item in zip(starts, self._offsets, self._item_bytes, strict=True)
-        ]
+        self._has_numbers = any(a is not None for a in self._numbers)
+        # int64[rows + 1, runs]: where each run of each entry begins in the map, then the ends.
+        self._bounds = np.empty((rows + 1, len(self._offsets)), np.int64)
+        for at, (start, item) in enumerate(zip(starts, self._item_bytes, strict=True)):
+            np.multiply(self._offsets[at], item, out=self._bounds[:, at], dtype=np.int64)
+            self._bounds[:, at] += body + start
         self._keys = memoryview(view)[body + starts[0] : body + starts[0] + sizes[0]]
 
     def __len__(self) -> int:
@@ -138,23 +140,18 @@ class LocatedRows:
 
     def row(self, index: int) -> Row:
         """One entry."""
-        places = [
-            (start + offsets[index] * item, start + offsets[index + 1] * item)
-            for start, offsets, item in self._runs
-        ]
-        run = iter(places[NUM_OWN_RUNS:])
-        data = [next(run) if numbers is None else numbers[index] for numbers in self._scalars]
-        key, metadata, recipe = places[:NUM_OWN_RUNS]
+        begins, ends = self._bounds[index : index + 2].tolist()
+        key, metadata, recipe, *runs = zip(begins, ends)  # noqa: B905 - of one array
+        data: list[Any] = runs
+        if self._has_numbers:
+            run = iter(runs)
+            data = [next(run) if numbers is None else numbers[index] for numbers in self._scalars]
         hashes, stamps, expires = self._times
-        return Row(
-            hashes[index],
-            stamps[index],
-            expires[index],
-            key,
-            metadata,
-            recipe,
-            data,
-        )
+        times = hashes[index], stamps[index], expires[index]
+        return _new_row(Row, (*times, key, metadata, recipe, data))
+
+
+_new_row = tuple.__new__  # the constructor of a NamedTuple takes twice as long
 
 
 class SingleRows:

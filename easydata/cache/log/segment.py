@@ -103,11 +103,13 @@ class Segment:
             CorruptShardError: its bytes are not those that were written.
         """
         unit = place >> ROW_BITS
-        view, start = self.blocks.block(unit)
-        codec = self.codec
-        if codec.count_rows(view, start) == 1:
-            return view, codec.locate_row(view, start)
-        view, rows = self.rows(unit)
+        batch = self._batches.get(unit)
+        if batch is None:
+            view, start = self.blocks.block(unit)
+            if self.codec.count_rows(view, start) == 1:
+                return view, self.codec.locate_row(view, start)
+            batch = self.rows(unit)
+        view, rows = batch
         index = place & (MAX_ROWS - 1)
         if index >= len(rows):
             raise CorruptShardError(f"{self.path} has no row {index} in block {unit}.")
