@@ -11,7 +11,8 @@ import xxhash
 
 from easydata._units import format_bytes
 from easydata.cache.log import pieces
-from easydata.cache.log.store import Group, Item, LogStore, Written
+from easydata.cache.log.growing import Group
+from easydata.cache.log.store import Item, LogStore, Written
 from easydata.cache.values import Encoded, encode, encode_whole, stored_type
 from easydata.errors import UnsupportedValueError
 

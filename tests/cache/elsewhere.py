@@ -9,7 +9,7 @@ from typing import Any
 
 from easydata.cache import clock
 from easydata.cache.disk import DiskCache
-from easydata.cache.log import pieces, store
+from easydata.cache.log import growing, pieces
 from easydata.cache.tree import TreeCacheManager
 
 __all__ = ["PATIENCE_SECONDS", "Elsewhere", "make_small"]
@@ -22,7 +22,7 @@ _context.set_forkserver_preload(["__main__", "tests.cache.elsewhere"])
 
 def make_small(path: str, is_tree: bool, options: dict[str, Any]) -> DiskCache | TreeCacheManager:
     """A cache whose segments are so small that there are always many."""
-    store._CAPACITIES = (16, 16)  # type: ignore[assignment]
+    growing._CAPACITIES = (16, 16)  # type: ignore[assignment]
     pieces.LARGE_BYTES, pieces.PIECE_BYTES = 3000, 1000
     if is_tree:
         return TreeCacheManager(path, memory_size=3, disk_expiry=None, **options)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from easydata.cache import clock
-from easydata.cache.log import pieces, store
+from easydata.cache.log import growing, pieces
 from easydata.metadata import CacheMetadata
 from tests.cache.elsewhere import Elsewhere, make_small
 from tests.cache.layers import Clock
@@ -96,7 +96,7 @@ class Machine(RuleBasedStateMachine):
         self.patch = pytest.MonkeyPatch()
         self.clock = Clock()
         self.patch.setattr(clock, "now", self.clock.now)
-        self.patch.setattr(store, "_CAPACITIES", (16, 16))
+        self.patch.setattr(growing, "_CAPACITIES", (16, 16))
         self.patch.setattr(pieces, "LARGE_BYTES", 3000)
         self.patch.setattr(pieces, "PIECE_BYTES", 1000)
         self.folder = tempfile.TemporaryDirectory(dir=MEMORY)

@@ -24,10 +24,10 @@ from tests.interrupts import unmeasured
 ENDLESS = """
 import os, sys
 from easydata.cache.disk import DiskCache
-from easydata.cache.log import store
+from easydata.cache.log import growing
 from easydata.errors import StorageError
 
-store._CAPACITIES = (64, 64)  # many segments, and so many merges
+growing._CAPACITIES = (64, 64)  # many segments, and so many merges
 cache = DiskCache(sys.argv[1])
 for number in range(int(sys.argv[2]), 10**9):
     if number % 50 == 17:

@@ -6,9 +6,10 @@ They are decoded when they are first needed, and kept for a while.
 from __future__ import annotations
 
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,31 +31,13 @@ UNREADABLE = (pa.ArrowException, OSError, ValueError)  # what reading a damaged 
 _REMEDY = "Call verify(repair=True) on the cache to keep what is whole."
 
 
-class Encoded(Protocol):
-    """Blocks that are decoded, of a file with the path `path`.
+class EncodedBlocks(ABC):
+    """Blocks that are decoded when they are asked for.
 
     Attributes:
         codec: of the plain messages.
         path: the file.
     """
-
-    codec: EntryCodec
-    path: Path
-
-    @property
-    def num_bytes(self) -> int:
-        """Size of the file."""
-
-    def decode_all(self) -> Iterator[bytearray]:
-        """The plain message of each block whose place in the file is known, in order.
-
-        Raises:
-            CorruptShardError: a block's bytes are not those that were written.
-        """
-
-
-class CompressedBlocks:
-    """Blocks of a compressed Arrow stream; a unit is a position / 64."""
 
     is_mapped = False
 
@@ -65,26 +48,54 @@ class CompressedBlocks:
 
         Args:
             path: the file.
-            codec: as its schema message says.
+            codec: as its schema says.
             cache: where decoded blocks are kept.
-            check: compare the checksum of a block before it is decoded.
+            check: compare checksums when a block is decoded.
 
         Raises:
             FileNotFoundError: it is not there (any more).
+            CorruptShardError: its footer, if it has one, is damaged.
         """
         self.codec = codec
         self.path, self._name = path, str(path)
         self._cache = cache
         self._check = check
         self._buffer = map_file(path)
-        self._view = memoryview(self._buffer).cast("B")
 
     @property
     def num_bytes(self) -> int:
-        return len(self._view)
+        """Size of the file."""
+        return self._buffer.size
 
     def block(self, unit: int) -> tuple[memoryview, int]:
+        """See `Blocks`."""
         return self._cache.get(self._name, unit, lambda: self.decode(unit)), 0
+
+    @abstractmethod
+    def decode(self, unit: int) -> bytearray:
+        """The plain message of a block.
+
+        Raises:
+            CorruptShardError: its bytes are not those that were written.
+        """
+
+    @abstractmethod
+    def decode_all(self) -> Iterator[bytearray]:
+        """The same of all blocks whose place in the file is known, in order."""
+
+    @abstractmethod
+    def units(self, first: int = 0) -> Iterator[int]:
+        """See `Blocks`."""
+
+
+class CompressedBlocks(EncodedBlocks):
+    """Blocks of a compressed Arrow stream; a unit is a position / 64."""
+
+    def __init__(
+        self, path: Path, codec: EntryCodec, cache: DecodedBlocks, *, check: bool = True
+    ) -> None:
+        super().__init__(path, codec, cache, check=check)
+        self._view = memoryview(self._buffer).cast("B")
 
     def units(self, first: int = 0) -> Iterator[int]:
         for start, _ in walk(self._view, first * ALIGNMENT):
@@ -94,7 +105,6 @@ class CompressedBlocks:
         return map(self.decode, self.units())
 
     def decode(self, unit: int) -> bytearray:
-        """The plain message of a block."""
         start = unit * ALIGNMENT
         size = message_bytes(self._view, start)
         problem = "its bytes have changed"
@@ -109,45 +119,20 @@ class CompressedBlocks:
         )
 
 
-class ParquetBlocks:
+class ParquetBlocks(EncodedBlocks):
     """Blocks of a Parquet file; a unit is the number of a row group."""
-
-    is_mapped = False
 
     def __init__(
         self, path: Path, codec: EntryCodec, cache: DecodedBlocks, *, check: bool = True
     ) -> None:
-        """Map the file and read its footer.
-
-        Args:
-            path: the file.
-            codec: as its schema says.
-            cache: where decoded blocks are kept.
-            check: compare the checksums of a block's pages, and of what they decode to.
-
-        Raises:
-            FileNotFoundError: it is not there (any more).
-            CorruptShardError: its footer is damaged.
-        """
         import pyarrow.parquet as pq
 
-        self.codec = codec
-        self.path, self._name = path, str(path)
-        self._cache = cache
-        self._check = check
-        self._buffer = map_file(path)
+        super().__init__(path, codec, cache, check=check)
         try:
             self._footer: Any = pq.read_metadata(pa.BufferReader(self._buffer))
             self._checksums = _checksums(self._footer)
         except UNREADABLE as error:
             raise bad_footer(path, error) from error
-
-    @property
-    def num_bytes(self) -> int:
-        return self._buffer.size
-
-    def block(self, unit: int) -> tuple[memoryview, int]:
-        return self._cache.get(self._name, unit, lambda: self.decode(unit)), 0
 
     def units(self, first: int = 0) -> Iterator[int]:
         for unit in range(first, len(self._checksums)):
@@ -159,7 +144,6 @@ class ParquetBlocks:
         return map(self.decode, range(len(self._checksums)))
 
     def decode(self, unit: int) -> bytearray:
-        """The plain message of a block."""
         problem = "its bytes have changed"
         try:
             checksum = self._checksums[unit]
@@ -188,7 +172,7 @@ class JoinedBlocks:
 
     is_mapped = False
 
-    def __init__(self, pieces: Encoded, count: int, cache: DecodedBlocks) -> None:
+    def __init__(self, pieces: EncodedBlocks, count: int, cache: DecodedBlocks) -> None:
         """
         Args:
             pieces: the blocks.

@@ -25,41 +25,20 @@ from easydata.cache.log.control import Control
 from easydata.cache.log.decoded import DecodedBlocks
 from easydata.cache.log.entry import Entry
 from easydata.cache.log.folder import CacheFolder
+from easydata.cache.log.growing import Group, Growing
 from easydata.cache.log.layout import NEVER, ColumnKinds, EntryLayout
 from easydata.cache.log.merge import Merger
-from easydata.cache.log.message import EntryCodec
 from easydata.cache.log.output import large_output
-from easydata.cache.log.sealed import SegmentKind, segment_metadata
 from easydata.cache.log.segment import ROW_BITS, Hit, Segment, newest_possible
 from easydata.cache.log.segments import Segments
 from easydata.cache.log.upkeep import Upkeep, is_idle
-from easydata.cache.log.writer import SegmentWriter
-from easydata.cache.values import BUFFERS
 from easydata.errors import CorruptShardError, StorageError
 from easydata.format.codecs import Codec, ShardFormat
 
-__all__ = ["Group", "Item", "LogStore", "Written"]
+__all__ = ["Item", "LogStore", "Written"]
 
 Item = tuple[bytes, int, bytes, Sequence[Any]]  # key, its hash, recipe, data; see `Entry`
 Written = tuple[int, int]  # stamp and expiry, nanoseconds since 1970
-
-_CAPACITIES = (1 << 13, 1 << 16)  # of a process's first and later tables
-_MAX_GROUPS = 16
-
-
-class Group:
-    """The growing segments of one process for one set of columns.
-
-    Attributes:
-        columns: of the values.
-        writer: of the segment that grows now; None if the next entry begins one.
-    """
-
-    __slots__ = ("columns", "writer")
-
-    def __init__(self, columns: ColumnKinds) -> None:
-        self.columns = columns
-        self.writer: SegmentWriter | None = None
 
 
 class LogStore:
@@ -70,7 +49,6 @@ class LogStore:
         control: what all processes share.
         segments: those that are there now.
         corrupt: how many damaged entries this object met.
-        growing_bytes: size of what it has written since it last sealed.
     """
 
     def __init__(
@@ -108,14 +86,13 @@ class LogStore:
         self._upkeep = Upkeep(folder, self.segments, merger, lambda: self.cleared)
         self._segment_bytes = segment_bytes
         self._lock = threading.RLock()
-        self._groups: dict[ColumnKinds, Group] = {}
-        self._num_made = 0
-        self.growing_bytes = 0
+        self._growing = Growing(folder, self.control, self.segments, segment_bytes)
+        self._large_bytes = 0  # written since the last seal
         self._warned = False
         self._lost: dict[tuple[str, int], int] = {}
         self._cleared = folder.read_cleared()
         # Whoever forgets to close must not keep locks until the process ends.
-        weakref.finalize(self, _close_all, self._groups)
+        weakref.finalize(self, self._growing.close)
         _stores.add(self)
         if not readonly:
             self.control.clear(self._cleared)
@@ -192,12 +169,7 @@ class LogStore:
         There is always room for values without columns of their own.
         """
         with self._lock:
-            found = self._groups.get(columns)
-            if found is None and (
-                len(self._groups) < _MAX_GROUPS or all(name == BUFFERS for name, _ in columns)
-            ):
-                found = self._groups[columns] = Group(columns)
-            return found
+            return self._growing.group(columns)
 
     def append(
         self, group: Group, items: Sequence[Item], metadata: bytes, expiry_seconds: float | None
@@ -216,7 +188,10 @@ class LogStore:
         with self._lock:
             writer = group.writer
             if writer is None or not writer.has_room(len(items)):
-                writer = self._renew_writer(group, len(items))
+                if writer is not None:
+                    self._growing.end(group)
+                    self.tidy()
+                writer = self._growing.begin(group, len(items))
             stamp = self.control.next_stamp()
             expires = deadline(stamp, expiry_seconds)
             before = writer.num_bytes
@@ -226,7 +201,7 @@ class LogStore:
                     for key, key_hash, recipe, data in items
                 ]
             )
-            self.growing_bytes += writer.num_bytes - before
+            self._growing.num_bytes += writer.num_bytes - before
             self.control.wrote(stamp)
         return stamp, expires
 
@@ -256,7 +231,7 @@ class LogStore:
             self.control.change_segments()
             # Again, for those who have looked meanwhile.
             self.control.wrote(self.control.next_stamp())
-            self.growing_bytes += output.num_bytes
+            self._large_bytes += output.num_bytes
             if self._have_large([key_hash], older_than=stamp):
                 self.tidy()
         return stamp, expires
@@ -283,7 +258,7 @@ class LogStore:
             stamp = self.control.next_stamp()
             self.folder.write_cleared(stamp)
             self.control.clear(stamp)
-            self._close_writers()
+            self._end_growing()
             self.folder.remove_damaged()
             gone = [segment.path for segment in self.segments() if is_idle(segment)]
             gone += [lost.path for lost in self.segments.unreadable()]
@@ -293,46 +268,24 @@ class LogStore:
     def flush(self) -> None:
         """Let everything that was put survive a power failure."""
         with self._lock:
-            for writer in self._writers():
+            for writer in self._growing.writers():
                 writer.flush()
             sync_directory(self.folder.path)
 
     def close(self) -> None:
         """Seal what grew. The store can be used on; it then begins another segment."""
         with self._lock:
-            if self._writers():
-                self._close_writers()
+            if self._growing.writers():
+                self._end_growing()
                 self._upkeep.tidy()
 
     def is_overgrown(self) -> bool:
         """True if it is time to seal."""
-        return self.growing_bytes > self._segment_bytes
+        return self._growing.num_bytes + self._large_bytes > self._segment_bytes
 
-    def _renew_writer(self, group: Group, entries: int) -> SegmentWriter:
-        """Let a new segment grow, in place of one that is full."""
-        if group.writer is not None:
-            self.growing_bytes -= group.writer.num_bytes
-            group.writer.close()
-            group.writer = None
-            self.tidy()
-        capacity = _CAPACITIES[min(self._num_made, len(_CAPACITIES) - 1)]
-        # A small limit is not to be used up by empty tables.
-        capacity = max(min(capacity, self._segment_bytes // 256), 2 * entries, 16)
-        name = self.folder.new_name("log", self.control.next_stamp())
-        codec = EntryCodec(EntryLayout(group.columns), segment_metadata(SegmentKind(Codec("none"))))
-        writer = group.writer = SegmentWriter(self.folder.path, name, codec, capacity=capacity)
-        self._num_made += 1
-        self.growing_bytes += writer.num_bytes
-        self.segments.add(writer.segment)
-        self.control.change_segments()
-        return writer
-
-    def _close_writers(self) -> None:
-        _close_all(self._groups)
-        self.growing_bytes = 0
-
-    def _writers(self) -> list[SegmentWriter]:
-        return [group.writer for group in self._groups.values() if group.writer is not None]
+    def _end_growing(self) -> None:
+        self._growing.close()
+        self._large_bytes = 0
 
     def tidy(self) -> None:
         """Seal and merge what is worth it. If that fails, nothing is lost; one warning."""
@@ -359,7 +312,7 @@ class LogStore:
     def seal(self) -> None:
         """Seal what this object has appended. If that fails, nothing is lost; one warning."""
         with self._lock:
-            self._close_writers()
+            self._end_growing()
             self.tidy()
 
     @contextlib.contextmanager
@@ -369,23 +322,16 @@ class LogStore:
         Its growing segments end here, so that they take part.
         """
         with self._lock:
-            self._close_writers()
+            self._end_growing()
             yield self._upkeep
 
     def after_fork(self) -> None:
         """In the child: the growing segments are the parent's, and nobody holds the lock."""
         self._lock = threading.RLock()
-        self._close_writers()
-        self._num_made = 0
+        self._end_growing()
+        self._growing.after_fork()
         self.control.after_fork()
         self.segments.after_fork()
-
-
-def _close_all(groups: dict[ColumnKinds, Group]) -> None:
-    for group in groups.values():
-        if group.writer is not None:
-            group.writer.close()
-            group.writer = None
 
 
 _new_entry = tuple.__new__  # the constructor of a NamedTuple takes twice as long
