@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import re
 
 from easydata.errors import UsageError
@@ -13,7 +14,7 @@ _BINARY = {"k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 _PATTERN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", re.IGNORECASE)
 
 
-def parse_bytes(size: int | str, *, name: str) -> int:
+def parse_bytes(size: object, *, name: str) -> int:
     """Bytes in `size`: a number, or text such as "256MB" (powers of 1000) or "64MiB" (1024).
 
     Raises:
@@ -22,10 +23,10 @@ def parse_bytes(size: int | str, *, name: str) -> int:
     >>> parse_bytes("256MB", name="shard_size"), parse_bytes("1.5GiB", name="shard_size")
     (256000000, 1610612736)
     """
-    if isinstance(size, bool) or not isinstance(size, int | str):
+    if isinstance(size, bool) or not isinstance(size, numbers.Integral | str):
         raise UsageError(f"{name} is {size!r}; give a number of bytes or text such as '256MB'.")
-    if isinstance(size, int):
-        value = size
+    if not isinstance(size, str):
+        value = int(size)
     else:
         match = _PATTERN.fullmatch(size)
         if match is None or (match[3] and not match[2]):

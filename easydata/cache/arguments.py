@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import numbers
+import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from easydata.errors import UsageError
 
 __all__ = [
     "Items",
+    "check_callable",
     "check_count",
+    "check_folder",
     "check_items",
     "check_key",
     "check_key_or_prefix",
@@ -18,6 +23,32 @@ __all__ = [
 ]
 
 Items = Mapping[str, Any] | Iterable[tuple[str, Any]]
+
+
+def check_folder(path: str | os.PathLike[str]) -> Path:
+    """The folder as an absolute path, so that it stays the same wherever the process goes; a `~`
+    at its start is the user's home.
+
+    Raises:
+        UsageError: it cannot be a folder of this machine.
+    """
+    text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise UsageError(f"cache_dir is {path!r}; give the path of a folder.")
+    if "://" in text:
+        raise UsageError(f"cache_dir is {text!r}; a cache lies on a local disk.")
+    return Path(text).expanduser().absolute()
+
+
+def check_callable(value: object, *, name: str) -> None:
+    """
+    Raises:
+        UsageError: it is no function; the message calls it `name`.
+    """
+    if not callable(value):
+        raise UsageError(
+            f"{name} is a {type(value).__name__}; give a function, without calling it."
+        )
 
 
 def check_key(key: object) -> str:
@@ -102,6 +133,6 @@ def check_count(value: object, *, name: str, least: int) -> int:
     Raises:
         UsageError: it is no int, or below `least`; the message calls it `name`.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
         raise UsageError(f"{name} is {value!r}; give a number of entries, at least {least}.")
-    return value
+    return int(value)

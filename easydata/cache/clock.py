@@ -33,6 +33,16 @@ def check_expiry(seconds: Any, *, name: str = "expiry_seconds") -> None:
         )
 
 
+def check_age(seconds: Any) -> None:
+    """
+    Raises:
+        UsageError: it is no finite number above 0.
+    """
+    if seconds is None:
+        raise UsageError("seconds is None; give a number of seconds above 0.")
+    check_expiry(seconds, name="seconds")
+
+
 def deadline(stamp: int, seconds: float | None) -> int:
     """When what was written at `stamp` expires: nanoseconds since 1970, or `NEVER`.
 

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple, Protocol
 
 import xxhash
 
+from easydata.cache.arguments import check_callable
 from easydata.cache.flight import SingleFlight
 from easydata.cache.keys import compute_key
 from easydata.cache.stored_metadata import pack, unpack
 from easydata.cache.values import Frozen, freeze
-from easydata.errors import StorageError, UsageError
+from easydata.errors import StorageError, UnsupportedValueError, UsageError
 from easydata.metadata import CacheMetadata
 
 __all__ = ["Memo", "Request", "Validate", "is_valid", "match"]
@@ -68,8 +69,12 @@ class Request:
     ) -> None:
         """
         Raises:
-            UsageError, UnsupportedValueError: the metadata cannot be stored.
+            UsageError: a function is none.
+            UnsupportedValueError: the metadata cannot be stored.
         """
+        check_callable(compute_fn, name="compute_fn")
+        if validate_fn is not None:
+            check_callable(validate_fn, name="validate_fn")
         self._cache = cache
         self._key = key
         self._compute_fn = compute_fn
@@ -114,7 +119,10 @@ class Request:
     def _compute(self) -> _Result:
         self._turn_at = self._turn_at or time.perf_counter()
         value = self._compute_fn()
-        frozen = freeze(value)
+        try:
+            frozen = freeze(value)
+        except UnsupportedValueError as error:
+            raise UnsupportedValueError(f"Key {self._key!r}: {error}") from error
         try:
             self._cache.put(self._key, value, self._metadata, expiry_seconds=self._expiry_seconds)
         except StorageError as error:
@@ -194,7 +202,13 @@ class Memo:
         bound = self._signature.bind(*args, **kwargs)
         bound.apply_defaults()
         config = {"arguments": dict(bound.arguments), "version": self._version}
-        return compute_key(config, prefix=self._name)
+        try:
+            return compute_key(config, prefix=self._name)
+        except UsageError as error:
+            raise UsageError(
+                f"A call of {self._name} has no key: {error} A memoized function takes what a key "
+                "can be made of, and no object such as `self`: call it from the method."
+            ) from error
 
 
 def _name_of(fn: Callable[..., Any]) -> str:

@@ -14,6 +14,7 @@ import xxhash
 from easydata.cache import clock, inspecting
 from easydata.cache.arguments import (
     Items,
+    check_folder,
     check_items,
     check_key,
     check_key_or_prefix,
@@ -78,18 +79,19 @@ class DiskCache(FolderLayer):
                 "never".
 
         Raises:
-            UsageError: an option is none of those.
+            UsageError: an option is none of those, or the folder is none of this machine.
             NotADatasetError: the folder holds something else, or (readonly) no cache.
             FormatVersionError: a newer easydata wrote it.
             StorageError: the folder cannot be made or written to.
             CorruptShardError: with `verify="open"`, if something is damaged.
         """
         check_expiry(expiry_seconds)
+        folder = check_folder(cache_dir)
         self._limit = check_limit(size_limit)
         self._expiry_seconds = expiry_seconds
         self._readonly = readonly
         self._store = open_store(
-            Path(cache_dir),
+            folder,
             compression,
             size_limit=self._limit,
             format=format,
@@ -108,7 +110,7 @@ class DiskCache(FolderLayer):
         super().__init__()
         self._reopen = functools.partial(
             type(self),
-            Path(cache_dir).absolute(),
+            folder,
             compression,
             expiry_seconds,
             size_limit=self._limit,

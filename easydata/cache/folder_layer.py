@@ -11,6 +11,7 @@ from easydata._optional import require
 from easydata._units import parse_bytes
 from easydata.cache import inspecting, listing
 from easydata.cache.arguments import check_prefix
+from easydata.cache.clock import check_age
 from easydata.cache.eviction import evict
 from easydata.cache.layer import CacheLayer
 from easydata.cache.listing import EntryInfo, Overview
@@ -121,7 +122,13 @@ class FolderLayer(CacheLayer):
         return listing.overview(self._store)
 
     def remove_older(self, seconds: float) -> int:
-        """`compact`, without entries written longer ago than that; how many were removed."""
+        """`compact`, without entries written longer ago than that; how many were removed.
+
+        Raises:
+            UsageError: `seconds` is no number above 0.
+            StorageError: as `compact`.
+        """
+        check_age(seconds)
         self._require_writable()
         return listing.remove_older(self._store, seconds)
 

@@ -12,7 +12,7 @@ from typing import Any, ParamSpec, Self, TypeVar, overload
 import pyarrow as pa
 
 from easydata.cache import keys as cache_keys
-from easydata.cache.arguments import Items, check_key, check_keys
+from easydata.cache.arguments import Items, check_callable, check_key, check_keys
 from easydata.cache.clock import check_expiry
 from easydata.cache.computing import Memo, Request, Validate, is_valid, match
 from easydata.cache.flight import SingleFlight
@@ -240,6 +240,7 @@ class CacheLayer(ABC):
             RuntimeWarning: once for this object, if the computed values could not be written.
         """
         wanted = check_keys(keys)
+        check_callable(compute_fn, name="compute_fn")
         check_expiry(expiry_seconds)
         values = {key: value for key, (value, _) in self.get_many(wanted).items()}
         missing = [key for key in wanted if key not in values]
@@ -319,6 +320,7 @@ class CacheLayer(ABC):
         version: object,
         expiry_seconds: float | None,
     ) -> Callable[..., Any]:
+        check_expiry(expiry_seconds)
         memo = Memo(fn, prefix, version)
 
         @functools.wraps(fn)

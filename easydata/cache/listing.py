@@ -115,7 +115,7 @@ def remove_older(store: LogStore, seconds: float) -> int:
     Raises:
         StorageError: nothing has changed.
     """
-    first = clock.now() - int(seconds * 1e9)
+    first = clock.now() - int(min(seconds * 1e9, clock.now()))
     with store.upkeep() as upkeep:
         return upkeep.drop(lambda census, current: census.stamps[current] < first).dropped
 

@@ -39,6 +39,10 @@ def pack(metadata: CacheMetadata | None) -> bytes:
             f"metadata is a {type(metadata).__name__}; pass an easydata.CacheMetadata or None."
         )
     fields = dict(vars(metadata))
+    if type(fields["created_at"]) not in (int, float):
+        raise UsageError(
+            f"metadata.created_at is {fields['created_at']!r}; give seconds since 1970."
+        )
     if not isinstance(fields["extra"], Mapping):
         raise _refusal(("extra",), f"is {fields['extra']!r}; pass a dict.")
     fields["extra"] = dict(fields["extra"])

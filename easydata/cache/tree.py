@@ -14,6 +14,7 @@ from easydata._units import parse_bytes
 from easydata.cache.arguments import (
     Items,
     check_count,
+    check_folder,
     check_items,
     check_key,
     check_key_or_prefix,
@@ -93,7 +94,7 @@ class TreeCacheManager(CacheLayer):
         self._lru = Lru(size, num_bytes, self._counters)
         self._reopen = functools.partial(
             type(self),
-            Path(cache_dir).absolute(),
+            check_folder(cache_dir),
             size,
             disk_expiry,
             compression,

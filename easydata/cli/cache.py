@@ -170,6 +170,10 @@ def gc_command(
     typer.echo(f"Removed entries: {', '.join(parts)}.")
     freed = format_bytes(max(before.bytes - after.bytes, 0))
     typer.echo(f"Freed {freed}. Left: {after.entries:,} in {format_bytes(after.bytes)}.")
+    if most is not None and after.bytes > most:
+        typer.echo(
+            f"That is more than {max_size}: the newest entry stays, as does what still grows."
+        )
 
 
 def _open_to_read(path: Path) -> DiskCache:
@@ -239,4 +243,7 @@ def _described(entry: EntryInfo) -> dict[str, Any]:
 
 
 def _time(seconds: float) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    try:
+        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    except (OverflowError, ValueError, OSError):  # metadata may hold any number
+        return f"{seconds!r} s"

@@ -86,6 +86,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read the output has seen enough. Python would complain once more on exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # of the output: what is ours is a StorageError
+        if debug:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        errors.print(f"Error: Cannot write the output: {error}", style="red", markup=False)
+        return EXIT_ERROR
     if code == EXIT_INTERRUPTED:
         # This is what typer makes of Ctrl-C.
         left = "Finished parts are kept: run the same command again to continue."

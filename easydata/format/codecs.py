@@ -43,7 +43,7 @@ class Codec:
         >>> Codec.parse("zstd:9")
         Codec(name='zstd', level=9)
         """
-        name, colon, level = text.partition(":")
+        name, colon, level = text.partition(":") if isinstance(text, str) else ("", "", "")
         if name in _PLAIN and not colon:
             return cls(name)
         if name == "zstd" and level.isdecimal() and 1 <= int(level) <= 22:

@@ -478,3 +478,43 @@ def test_a_full_cache_that_warns_as_an_error_still_works_for_others() -> None:
         results = Threads(*[ask] * 3).join()
     assert sorted(map(str, results))[:2] == ["1", "1"]
     assert [type(result) for result in results].count(RuntimeWarning) == 1
+
+
+class TestMistakes:
+    def test_a_function_that_was_called(self) -> None:
+        cache = MemoryCache()
+        not_a_function: Any = np.arange(3)
+        with pytest.raises(UsageError, match="compute_fn is a ndarray; give a function"):
+            cache.get_or_compute("k", not_a_function)
+        with pytest.raises(UsageError, match="validate_fn is a bool"):
+            cache.get_or_compute("k", dict, validate_fn=True)  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match="compute_fn is a list"):
+            cache.get_or_compute_many(["k"], [1])  # type: ignore[arg-type]
+        assert len(cache) == 0
+
+    def test_the_key_of_what_cannot_be_stored_is_named(self) -> None:
+        with pytest.raises(UnsupportedValueError, match="Key 'k': value is a set"):
+            MemoryCache().get_or_compute("k", lambda: {1})
+
+    def test_methods_are_told_what_to_do(self) -> None:
+        class Tokenizer:
+            @MemoryCache().memoize(prefix="tokenize")
+            def tokenize(self, text: str) -> str:
+                return text
+
+        with pytest.raises(UsageError, match=r"A call of tokenize has no key.*such as `self`"):
+            Tokenizer().tokenize("a")
+
+    def test_an_expiry_is_checked_when_a_function_is_memoized(self) -> None:
+        with pytest.raises(UsageError, match="expiry_seconds is -1"):
+            MemoryCache().memoize(expiry_seconds=-1)(test_limits_may_be_numbers_of_numpy)
+
+    def test_metadata_have_a_time(self) -> None:
+        with pytest.raises(UsageError, match=r"metadata\.created_at is 'yesterday'"):
+            MemoryCache().put("k", 1, CacheMetadata(created_at="yesterday"))  # type: ignore[arg-type]
+
+
+def test_limits_may_be_numbers_of_numpy() -> None:
+    cache = MemoryCache(max_size=np.int64(2), max_bytes=np.int64(10_000))
+    cache.put_many(dict.fromkeys("abc", 1))
+    assert len(cache) == 2

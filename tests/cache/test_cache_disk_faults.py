@@ -8,9 +8,10 @@ import fcntl
 import gc
 import os
 import re
+import shutil
 import threading
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,14 @@ import pytest
 
 from easydata.cache import opening
 from easydata.cache.disk import DiskCache
-from easydata.cache.log import locks, writer
-from easydata.errors import EasyDataError, FormatVersionError, NotADatasetError, StorageError
+from easydata.cache.log import framing, locks, mapped, writer
+from easydata.errors import (
+    EasyDataError,
+    FormatVersionError,
+    NotADatasetError,
+    StorageError,
+    UsageError,
+)
 from tests.cache.folders import NEW, OLD, in_another_process, two_versions, value_of
 from tests.cache.layers import Clock, stopped_clock
 from tests.full_disk import full_disk
@@ -287,7 +294,14 @@ class TestFullDisk:
         with full_disk(100_000), pytest.warns(RuntimeWarning, match="What was put is safe"):
             assert value_of(DiskCache(folder), "k") == bytes(200_000)
 
-    @pytest.mark.parametrize("act", [DiskCache.close, DiskCache.compact, DiskCache.expire])
+    def test_closing_only_warns(self, folder: Path) -> None:
+        cache = DiskCache(folder)
+        cache.put("k", bytes(200_000))
+        with full_disk(100_000), pytest.warns(RuntimeWarning, match="What was put is safe"):
+            cache.close()
+        assert value_of(DiskCache(folder), "k") == bytes(200_000)
+
+    @pytest.mark.parametrize("act", [DiskCache.compact, DiskCache.expire])
     def test_nothing_is_lost(self, folder: Path, act: Callable[[DiskCache], object]) -> None:
         cache = DiskCache(folder)
         cache.put("k", bytes(200_000))
@@ -330,3 +344,81 @@ class TestFolders:
             with pytest.raises(EasyDataError, match="is a file"):
                 DiskCache(path)
         assert (tmp_path / "file").read_text() == "mine"
+
+
+class TestPaths:
+    def test_the_process_may_go_elsewhere(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        cache = DiskCache("here")
+        cache.put("k", OLD)
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        assert value_of(cache, "k") == OLD
+        cache.put("k", NEW)
+        cache.close()
+        assert value_of(DiskCache(tmp_path / "here"), "k") == NEW
+        assert list(Path.cwd().iterdir()) == []
+
+    def test_a_home(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HOME", str(tmp_path))
+        DiskCache("~/cache").put("k", 1)
+        assert DiskCache(tmp_path / "cache").keys() == ["k"]
+
+    @pytest.mark.parametrize("path", ["", "s3://bucket/x", "file:///x", "a\0b", None, b"x", 3])
+    def test_what_is_no_folder_here(self, path: Any, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match="cache_dir is "):
+            DiskCache(path)
+
+    def test_a_folder_that_is_gone_is_told(self, folder: Path) -> None:
+        cache = DiskCache(folder)
+        cache.put("k", OLD)
+        cache.close()
+        shutil.rmtree(folder)
+        for ask in (lambda: cache.stats, lambda: cache.put("j", 1), cache.compact):
+            with pytest.raises(StorageError, match=re.escape(str(folder))):
+                ask()
+
+    def test_a_folder_of_folders_is_not_taken_for_an_empty_one(self, tmp_path: Path) -> None:
+        (tmp_path / "src").mkdir()
+        with pytest.raises(NotADatasetError, match="it holds 'src'"):
+            DiskCache(tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == ["src"]
+
+    def test_looking_for_entries_ends_where_the_data_end(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """In a full tmpfs, to read what is only reserved ends the process."""
+        cache = DiskCache(folder)
+        cache.put("k", OLD)
+        seen = []
+
+        def walk(view: memoryview, start: int = 0) -> Iterator[tuple[int, int]]:
+            seen.append(len(view))
+            return framing.walk(view, start)
+
+        monkeypatch.setattr(mapped, "walk", walk)
+        assert len(cache) == 1
+        (path,) = folder.glob("log-*.arrow")
+        assert path.stat().st_size >= 1 << 20
+        assert seen
+        assert max(seen) < 1 << 16
+
+
+@pytest.mark.parametrize("seconds", [-5, 0, float("nan"), float("inf"), None, "7d", True])
+def test_an_age_is_a_number_of_seconds(folder: Path, seconds: Any) -> None:
+    cache = DiskCache(folder)
+    cache.put("k", 1)
+    cache.close()
+    with pytest.raises(UsageError, match="seconds is"):
+        cache.remove_older(seconds)
+    assert cache.remove_older(1e300) == 0
+    assert cache.keys() == ["k"]
+
+
+@pytest.mark.parametrize("compression", [None, b"zstd", 3])
+def test_a_compression_is_text(folder: Path, compression: Any) -> None:
+    with pytest.raises(UsageError, match="choose one of"):
+        DiskCache(folder, compression)
+    assert not folder.exists()

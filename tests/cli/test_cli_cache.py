@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -377,3 +379,33 @@ def test_an_interrupted_gc_leaves_everything(
     assert {path.name for path in folder.glob("seg-*")} == before
     assert not list(folder.glob(".tmp*"))
     assert ed.DiskCache(folder, readonly=True).keys() == keys
+
+
+def test_a_limit_that_cannot_be_met_is_told(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = run(capsys, "gc", folder, "--max-size", "1B")
+    assert shown.endswith(
+        "That is more than 1B: the newest entry stays, as does what still grows.\n"
+    )
+    assert len(ed.DiskCache(folder, readonly=True)) == 1
+
+
+def test_output_that_cannot_be_written_is_one_line(folder: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "easydata", "ls", str(folder)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: Cannot write the output: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_any_time_in_metadata_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with ed.DiskCache(tmp_path) as cache:
+        cache.put("k", 1, ed.CacheMetadata(created_at=1e30))
+    assert "1e+30 s" in run(capsys, "get", tmp_path, "k", "--metadata")

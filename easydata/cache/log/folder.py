@@ -121,7 +121,7 @@ class CacheFolder:
     def num_bytes(self) -> int:
         """Size on the disk of all files of the cache; what is reserved and not written is none."""
         total = 0
-        with os.scandir(self.path) as found:
+        with storage_errors(self.path, "list"), os.scandir(self.path) as found:
             for entry in found:
                 with contextlib.suppress(FileNotFoundError):
                     if entry.is_file(follow_symlinks=False):
@@ -181,7 +181,7 @@ class CacheFolder:
                     path.unlink()
 
     def _names(self) -> list[str]:
-        with os.scandir(self.path) as found:
+        with storage_errors(self.path, "list"), os.scandir(self.path) as found:
             return [entry.name for entry in found]
 
     def _has_data(self, name: str) -> bool:
@@ -231,7 +231,6 @@ class CacheFolder:
                 entry.name
                 for entry in found
                 if not entry.name.startswith((".", _PREFIX, "log-", "seg-", "damaged-"))
-                and entry.is_file(follow_symlinks=False)
             )
         if foreign:
             raise NotADatasetError(

@@ -17,7 +17,7 @@ from easydata.cache.log.layout import CHECKSUM_BYTES
 from easydata.cache.log.message import EntryCodec
 from easydata.errors import CorruptShardError
 from easydata.format.alignment import ALIGNMENT
-from easydata.format.mapping import map_file
+from easydata.format.mapping import end_of_data, map_file
 
 __all__ = ["ArraysOfMap", "MappedBlocks"]
 
@@ -84,10 +84,14 @@ class MappedBlocks:
 
     def units(self, first: int = 0) -> Iterator[int]:
         """Every whole message from a place on, in order."""
+        end = len(self.view)
         with contextlib.suppress(FileNotFoundError):  # merged into another; the map remains
-            if self.path.stat().st_size > len(self.view):
+            if self.path.stat().st_size > end:
                 self._map()
-        for start, _ in walk(self.view, first * ALIGNMENT):
+            # Beyond is what was reserved. To read it takes memory in a file system that lies in
+            # memory, and if that is full the process dies.
+            end = end_of_data(self.path)
+        for start, _ in walk(self.view[:end], first * ALIGNMENT):
             yield start // ALIGNMENT
 
     def _check(self, unit: int) -> None:

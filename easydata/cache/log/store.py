@@ -273,11 +273,12 @@ class LogStore:
             sync_directory(self.folder.path)
 
     def close(self) -> None:
-        """Seal what grew. The store can be used on; it then begins another segment."""
-        with self._lock:
-            if self._growing.writers():
-                self._end_growing()
-                self._upkeep.tidy()
+        """Seal what grew. The store can be used on; it then begins another segment.
+
+        If that fails, nothing is lost; one warning.
+        """
+        if self._growing.writers():
+            self.seal()
 
     def is_overgrown(self) -> bool:
         """True if it is time to seal."""
