@@ -53,6 +53,11 @@ def open_store(
     shard_format = resolve_format(format, codec)
     if verify not in _VERIFY:
         raise UsageError(f"verify is {verify!r}; choose one of {', '.join(_VERIFY)}.")
+    if shard_format == "parquet":
+        # Now, and not in the first `put`: the child of a fork would wait for ever for an import
+        # that a thread of its parent had begun.
+        import pyarrow.parquet  # noqa: F401
+
     # What still grows cannot be evicted, and may only be a small part of a limit.
     segment_bytes = _SEGMENT_BYTES if size_limit is None else size_limit // 8
     return LogStore(

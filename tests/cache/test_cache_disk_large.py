@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import json
+import os
+import resource
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from easydata.cache.disk import DiskCache
-from easydata.cache.log import output, pieces, writer
+from easydata.cache.log import locks, output, pieces, writer
 from easydata.errors import StorageError
 from tests.cache.elsewhere import Elsewhere
 from tests.cache.folders import overwrite, segments, value_of
@@ -100,7 +102,7 @@ class TestLargeValues:
         else:
             batches = list(pa.ipc.open_stream(path.read_bytes()))
         table = pa.Table.from_batches(batches)
-        told = json.loads(table.schema.metadata[b"easydata"]).get("pieces", 1)
+        told = json.loads(table.schema.metadata[b"easydata"])["pieces"]
         assert (told == 1) == (not options)
         assert table.num_rows == told
         assert set(table["easydata:key"].to_pylist()) == {"k"}
@@ -390,3 +392,95 @@ def test_writing_and_reading_take_little_memory(tmp_path: Path, compression: str
     assert pool.bytes_allocated() - before < MB
     assert np.array_equal(found, value["ids"])
     assert not found.flags.writeable
+
+
+@pytest.mark.usefixtures("small")
+class TestUpkeep:
+    def test_a_large_key_with_a_small_value_is_tidied_once(
+        self, tmp_path: Path, options: dict[str, Any]
+    ) -> None:
+        cache = DiskCache(tmp_path, **options)
+        for number in range(6):
+            cache.put("k" * 3000 + str(number), number)
+            cache.close()
+        before = segments(tmp_path)
+        cache.compact()
+        assert segments(tmp_path) == before
+        assert len(cache) == 6
+
+    def test_what_has_expired_goes_with_the_next_sealing(
+        self, tmp_path: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        hands = stopped_clock(monkeypatch)
+        with DiskCache(tmp_path, expiry_seconds=10, **options) as cache:
+            for number in range(5):
+                cache.put(f"{number}", large(number))
+            hands.go(11)
+            cache.put("new", 1)
+        assert len(segments(tmp_path)) == 1
+
+    def test_what_was_cleared_while_it_was_written_goes(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        cache, other = DiskCache(tmp_path), DiskCache(tmp_path)
+        original = output.Output.finish
+
+        def finish(self: output.Output) -> None:
+            other.invalidate()
+            original(self)
+
+        monkeypatch.setattr(output.Output, "finish", finish)
+        cache.put("k", large())
+        monkeypatch.setattr(output.Output, "finish", original)
+        assert cache.get("k") is None
+        other.put("small", 1)
+        other.close()
+        assert len(segments(tmp_path)) == 1
+
+    @pytest.mark.parametrize("spoiled", ["gone", "cleared"])
+    def test_damage_beside_a_damaged_table(
+        self, tmp_path: Path, options: dict[str, Any], spoiled: str
+    ) -> None:
+        with DiskCache(tmp_path, **options) as cache:
+            cache.put("k", np.random.default_rng(0).integers(0, 2**60, 1000))
+        (path,) = segments(tmp_path)
+        position = path.stat().st_size // 3
+        overwrite(path, position, bytes([path.read_bytes()[position] ^ 4]))
+        if spoiled == "gone":
+            path.with_suffix(".table").unlink()
+        else:
+            overwrite(path.with_suffix(".table"), 16, bytes(64))
+        cache = DiskCache(tmp_path, **options)
+        assert cache.get("k") is None
+        assert len(cache.verify()) == 1
+        cache.put("s", 1)
+        cache.put("k", large(1))
+        cache.close()
+        cache.verify(repair=True)
+        assert cache.verify() == []
+        assert_same(value_of(cache, "k"), large(1))
+        assert cache.keys() == ["k", "s"]
+
+    def test_many_are_compacted_with_few_open_files(self, tmp_path: Path) -> None:
+        cache = DiskCache(tmp_path)
+        for number in range(60):
+            cache.put(f"{number}", np.arange(1000) + number)
+        open_files = len(list(Path("/proc/self/fd").iterdir()))
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (open_files + 30, limits[1]))
+        try:
+            DiskCache(tmp_path, "lz4").compact()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert [value_of(cache, f"{number}")[0] for number in range(60)] == list(range(60))
+
+
+def test_nobody_deletes_the_file_of_a_living_writer(tmp_path: Path) -> None:
+    path = tmp_path / ".tmp-x"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
+    locks.lock(descriptor)
+    locks.delete_unlocked(path)
+    assert path.exists()
+    locks.unlock(descriptor)
+    locks.delete_unlocked(path)
+    assert not path.exists()

@@ -76,7 +76,7 @@ def open_blocks(path: Path, cache: DecodedBlocks, *, check: bool) -> Blocks:
     buffer = map_file(path)
     schema = _parquet_schema(path, buffer) if is_parquet else _stream_schema(path, buffer)
     try:
-        compression, pieces = segment_kind(schema)
+        compression, pieces, _ = segment_kind(schema)
         if not is_parquet:
             _require_intact_schema(memoryview(buffer).cast("B"))
         metadata = {k: v for k, v in schema.metadata.items() if k != CHECKSUMS_KEY}
@@ -89,7 +89,7 @@ def open_blocks(path: Path, cache: DecodedBlocks, *, check: bool) -> Blocks:
         return MappedBlocks(path, codec, check=check)
     kind = ParquetBlocks if is_parquet else CompressedBlocks
     blocks = kind(path, codec, cache, check=check)
-    return blocks if pieces == 1 else JoinedBlocks(blocks, pieces, cache)
+    return blocks if not pieces else JoinedBlocks(blocks, pieces, cache)
 
 
 def _stream_schema(path: Path, buffer: pa.Buffer) -> pa.Schema:

@@ -171,12 +171,11 @@ class CacheFolder:
                 self._finish(path)
                 continue
             with contextlib.suppress(OSError):
-                # Files under temporary names belong to growing segments, whose writers lock
-                # them, to sealed ones, which are made while holding `merging`, or to markers.
+                # Files under temporary names belong to segments, whose writers lock them, or to
+                # markers: two processes that open a new folder both write one.
                 if is_temporary(name):
-                    # Two processes that open a new folder both write the marker.
-                    if not name.endswith(self._marker.name) and not locks.is_locked(path):
-                        path.unlink()
+                    if not name.endswith(self._marker.name):
+                        locks.delete_unlocked(path)
                 elif path.suffix == ".table" and not self._has_data(path.stem):
                     path.unlink()
 

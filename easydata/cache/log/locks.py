@@ -21,7 +21,7 @@ except ImportError:  # pragma: no cover - Windows
 else:
     HAVE_LOCKS = True
 
-__all__ = ["exclusive", "is_locked", "lock", "unlock"]
+__all__ = ["delete_unlocked", "exclusive", "is_locked", "lock", "unlock"]
 
 _held: set[int] = set()
 
@@ -60,6 +60,20 @@ def is_locked(path: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def delete_unlocked(path: Path) -> None:
+    """Delete a file unless somebody holds its lock; whoever waits for that finds it deleted."""
+    if not HAVE_LOCKS:
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink()
+    except BlockingIOError:
+        pass
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

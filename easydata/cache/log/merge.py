@@ -166,7 +166,9 @@ class Merger:
 
         try:
             is_large = census.sizes[kept] > pieces.LARGE_BYTES
-            large.extend(self._large_output(census, index) for index in kept[is_large].tolist())
+            for index in kept[is_large].tolist():
+                large.append(self._large_output(census, index))
+                large[-1].finish()  # one at a time is open
             for segment, unit, indices in by_block(census, kept[~is_large], join_singles=True):
                 target = output(segment.codec.layout)
                 if census.is_single[indices[0]]:
@@ -186,7 +188,7 @@ class Merger:
                 output(EntryLayout(())).add(entry, len(entry.key))
             for entry in buried:
                 output(EntryLayout(())).add(entry, 0)
-            for made in (*large, *outputs.values()):
+            for made in outputs.values():
                 made.finish()
         except BaseException:  # nobody has been told of the new segments: leave none
             for made in (*large, *outputs.values()):

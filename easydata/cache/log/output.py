@@ -47,7 +47,7 @@ def large_output(
     """
     is_mapped = compression.is_zero_copy and shard_format == "ipc"
     rows = [entry] if is_mapped else pieces.cut(layout, entry, pieces.PIECE_BYTES)
-    kind = SegmentKind(compression, len(rows))
+    kind = SegmentKind(compression, len(rows), entry.expires)
     output = Output(folder, entry.stamp + 1, layout, kind, shard_format)
     try:
         output.add_pieces(rows)
@@ -85,6 +85,7 @@ class Output:
         self._writer = SealedWriter(
             folder.path, self._name, self._codec, kind.compression, shard_format
         )
+        self._is_mapped = kind.compression.is_zero_copy and shard_format == "ipc"
         self._pending: list[Entry] = []
         self._pending_bytes = 0
         self._hashes = [np.empty(0, np.uint64)]
@@ -131,7 +132,8 @@ class Output:
         """Write the only entry of the segment, as `cut` gave it."""
         units = [self._writer.add_entry(row) for row in rows]
         self._hashes.append(np.array([rows[0].key_hash], np.uint64))
-        place = units[0] << ROW_BITS if len(rows) == 1 else 0  # see `JoinedBlocks`
+        # The unit is 0 where the rows are joined, see `JoinedBlocks`.
+        place = units[0] << ROW_BITS if self._is_mapped else 0
         self._places.append(np.array([place], np.uint64))
 
     def finish(self) -> None:

@@ -8,8 +8,8 @@
     NAME.parquet   a row group for each block. Its pages have checksums, but its headers have none;
                    so the file's metadata hold one of what each block decodes to.
 
-Which compression a file has stands in the metadata of its schema; so does, if one entry takes
-all blocks, how many there are (see `pieces`).
+Which compression a file has stands in the metadata of its schema; so does, if one large
+entry takes all blocks, how many there are (see `pieces`), and when it expires.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from easydata._fs import publish_file, storage_errors
 from easydata.cache.log import locks
 from easydata.cache.log.entry import Entry
 from easydata.cache.log.framing import Bytes, is_intact, message_bytes, seal
-from easydata.cache.log.layout import CHECKSUM_BYTES, padded
+from easydata.cache.log.layout import CHECKSUM_BYTES, NEVER, padded
 from easydata.cache.log.message import EntryCodec
 from easydata.errors import CorruptShardError, FormatVersionError, UsageError
 from easydata.format.alignment import ALIGNMENT, align_header, find_fields, message_header_bytes
@@ -57,18 +57,20 @@ class SegmentKind(NamedTuple):
 
     Attributes:
         compression: of its blocks.
-        pieces: how many blocks one entry takes: 1, and then each may hold many, or all there are.
+        pieces: how many blocks there are, if all of them are one large entry; else 0.
+        expires: of that entry, as in `Entry`; else `NEVER`. So it need not be decoded for that.
     """
 
     compression: Codec
-    pieces: int = 1
+    pieces: int = 0
+    expires: int = NEVER
 
 
 def segment_metadata(kind: SegmentKind) -> dict[bytes, bytes]:
     """Metadata of the schema of such a segment."""
-    values = {"format": FORMAT, "codec": str(kind.compression)}
-    if kind.pieces > 1:
-        values["pieces"] = kind.pieces
+    values: dict[str, Any] = {"format": FORMAT, "codec": str(kind.compression)}
+    if kind.pieces:
+        values |= {"pieces": kind.pieces, "expires": kind.expires}
     return {_METADATA_KEY: json.dumps(values, sort_keys=True).encode()}
 
 
@@ -84,13 +86,14 @@ def segment_kind(schema: pa.Schema) -> SegmentKind:
         if text is None:
             raise ValueError("its schema has no metadata of easydata")
         found = json.loads(text)
-        version, codec, pieces = found["format"], found["codec"], found.get("pieces", 1)
+        version, codec = found["format"], found["codec"]
+        pieces, expires = found.get("pieces", 0), found.get("expires", NEVER)
         if type(version) is not int or version < 1:
             raise ValueError(f"its format is {version!r}")
-        if type(pieces) is not int or pieces < 1:
-            raise ValueError(f"it has {pieces!r} pieces")
+        if type(pieces) is not int or pieces < 0 or type(expires) is not int:
+            raise ValueError(f"it has {pieces!r} pieces, and expires at {expires!r}")
         if version <= FORMAT:
-            return SegmentKind(Codec.parse(codec), pieces)
+            return SegmentKind(Codec.parse(codec), pieces, expires)
     except (ValueError, TypeError, KeyError, AttributeError, UsageError) as error:
         raise CorruptShardError(f"This is no segment of a cache: {error}") from error
     raise FormatVersionError(

@@ -8,6 +8,7 @@ A place is `unit << 24 | row`: which block, and which row of it.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -15,16 +16,15 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from easydata.cache.log import pieces
 from easydata.cache.log.blocks import Blocks
-from easydata.cache.log.encoded import JoinedBlocks
+from easydata.cache.log.framing import message_bytes
 from easydata.cache.log.mapped import MappedBlocks
 from easydata.cache.log.message import EntryCodec
 from easydata.cache.log.rows import LocatedRows, Row, SingleRows
 from easydata.cache.log.sealed import SegmentKind, segment_kind
 from easydata.cache.log.table import HashTable
 from easydata.errors import CorruptShardError
-from easydata.format.alignment import ALIGNMENT
+from easydata.format.alignment import ALIGNMENT, message_header_bytes
 from easydata.format.stream import decode_schema
 
 __all__ = ["MAX_ROWS", "ROW_BITS", "Hit", "Segment", "newest_possible", "units_of"]
@@ -155,14 +155,11 @@ class Segment:
     @property
     def is_large(self) -> bool:
         """True if one large entry has it alone; such a segment is not merged with others."""
-        if isinstance(self.blocks, JoinedBlocks):
-            return True
-        is_alone = self.is_sealed and len(self.table) == 1
-        return is_alone and self.blocks.num_bytes > pieces.LARGE_BYTES
+        return self.kind.pieces > 0
 
-    @property
+    @functools.cached_property
     def kind(self) -> SegmentKind:
-        """How its blocks are compressed."""
+        """What its schema says of it."""
         return segment_kind(decode_schema(self.codec.schema_message))
 
     def units(self) -> Iterator[int]:
@@ -179,14 +176,25 @@ class Segment:
                 continue
             yield unit
         if not self.is_sealed:
-            yield from (unit for unit in self.blocks.units(last) if unit > last)
+            behind = self._behind(last)
+            yield from () if behind is None else self.blocks.units(behind)
+
+    def _behind(self, unit: int) -> int | None:
+        """The unit behind a block of a growing segment, whole or damaged; None if it cannot be
+        told. What looks like a block inside of one is a value.
+        """
+        assert isinstance(self.blocks, MappedBlocks)
+        view, start = self.blocks.view, unit * ALIGNMENT
+        size = message_bytes(view, start) if unit else message_header_bytes(view[:8])
+        return None if size is None or start + size > len(view) else (start + size) // ALIGNMENT
 
     def bound(self, unit: int) -> int:
         """A stamp that no entry of a damaged block has, nor a later one."""
         if self.is_sealed:
             return newest_possible(self.name)
         # A growing segment is in the order of stamps, and its last one not younger than the file.
-        for later in self.blocks.units(unit + 1):
+        behind = self._behind(unit)
+        for later in () if behind is None else self.blocks.units(behind):
             view, start = self.blocks.block(later)
             return int(self.codec.locate_rows(view, start).stamps[0])
         try:

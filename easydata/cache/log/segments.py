@@ -109,12 +109,15 @@ class Segments:
     def _open(self, name: str, path: Path) -> Segment | Unreadable | None:
         table = None
         with contextlib.suppress(FileNotFoundError, CorruptShardError):
-            table = HashTable(self._folder.table(name))
+            table = HashTable(self._folder.table(name), is_sealed=name.startswith("seg-"))
         try:
             blocks = open_blocks(path, self._decoded, check=self._check)
             if table is None:  # an empty one counts as false
                 table = rebuilt_table(blocks)
-            return Segment(name, path, blocks, table)
+            segment = Segment(name, path, blocks, table)
+            if segment.is_large and not len(table):
+                raise CorruptShardError(f"{path} is damaged: its entry is lost.")
+            return segment
         except FileNotFoundError:  # merged into another a moment ago
             return None
         except CorruptShardError as error:

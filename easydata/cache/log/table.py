@@ -49,16 +49,21 @@ class HashTable:
         capacity: how many slots there are.
     """
 
-    def __init__(self, path: Path, *, writable: bool = False) -> None:
+    def __init__(self, path: Path, *, writable: bool = False, is_sealed: bool = False) -> None:
         """Map a table that `create` or `build` made.
+
+        Args:
+            path: the file.
+            writable: more will be entered.
+            is_sealed: `build` made it, and so it has a checksum.
 
         Raises:
             FileNotFoundError: there is none.
-            CorruptShardError: the file is something else, or cut off.
+            CorruptShardError: the file is something else, damaged, or cut off.
         """
         self._map = _map_writable(path) if writable else None
         data = memoryview(map_file(path) if self._map is None else self._map)
-        if not _is_table(data):
+        if not _is_table(data, is_sealed=is_sealed):
             raise CorruptShardError(f"{path} is no table of a cache segment.")
         self._view(data)
 
@@ -220,7 +225,7 @@ def _power_of_two(size: int) -> int:
     return 1 << max(size - 1, 1).bit_length()
 
 
-def _is_table(data: memoryview) -> bool:
+def _is_table(data: memoryview, *, is_sealed: bool) -> bool:
     if len(data) < _HEADER_BYTES:
         return False
     magic, capacity, count, checksum = _HEADER.unpack_from(data)
@@ -231,7 +236,9 @@ def _is_table(data: memoryview) -> bool:
         or len(data) != _HEADER_BYTES + capacity * _SLOT_BYTES
     ):
         return False
-    return not checksum or checksum == xxhash.xxh3_64_intdigest(data[_HEADER_BYTES:], count)
+    if not checksum:
+        return not is_sealed
+    return bool(checksum == xxhash.xxh3_64_intdigest(data[_HEADER_BYTES:], count))
 
 
 def _header(slots: npt.NDArray[np.uint64], count: int) -> bytes:

@@ -57,7 +57,7 @@ class Upkeep:
         with locks.exclusive(self._folder.merging, wait=False) as taken:
             if taken:
                 self._folder.sweep()
-                for segment in filter(self._is_superseded, self._segments()):
+                for segment in filter(self._is_dead, self._segments()):
                     self._merge([segment])
                 while sources := self._worth_merging():
                     self._merge(sources)
@@ -115,12 +115,14 @@ class Upkeep:
         self.evicted += outcome.dropped
         return outcome
 
-    def _is_superseded(self, segment: Segment) -> bool:
-        """True for a large entry whose key has a newer one: its space is wanted at once."""
+    def _is_dead(self, segment: Segment) -> bool:
+        """True for a large entry that can never be found again: its space is wanted at once."""
         if not segment.is_large:
             return False
-        (key_hash,) = segment.table.entries()[0].tolist()
         bound = newest_possible(segment.name)
+        if segment.kind.expires <= clock.now() or bound - 1 <= self._cleared():
+            return True
+        key_hash = int(segment.table.entries()[0][0])
         for other in self._segments():
             slot = other.table.find(key_hash)
             if slot is None or other is segment:
