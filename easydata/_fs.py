@@ -12,9 +12,12 @@ import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from easydata.errors import StorageError
+
+if TYPE_CHECKING:
+    import filelock
 
 __all__ = [
     "exclusive",
@@ -122,7 +125,6 @@ def exclusive(lock_path: Path, *, on_wait: str) -> Iterator[None]:
         lock_path: an empty file that is made and left in place.
         on_wait: a line logged once if another process holds the lock.
     """
-    import logging
     import warnings
 
     import filelock
@@ -130,14 +132,7 @@ def exclusive(lock_path: Path, *, on_wait: str) -> Iterator[None]:
     lock = filelock.FileLock(lock_path)
     with storage_errors(lock_path, "lock"):
         try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            logging.getLogger("easydata").warning(on_wait)
-            while not lock.is_locked:
-                # Whoever held it may have removed it, and its folder, when it was done.
-                lock_path.parent.mkdir(parents=True, exist_ok=True)
-                with contextlib.suppress(FileNotFoundError):
-                    lock.acquire()
+            _acquire(lock, lock_path.parent, on_wait)
         except NotImplementedError:
             warnings.warn(
                 f"The file system of {lock_path.parent} has no locks; "
@@ -149,6 +144,28 @@ def exclusive(lock_path: Path, *, on_wait: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _acquire(lock: filelock.BaseFileLock, folder: Path, on_wait: str) -> None:
+    import logging
+
+    import filelock
+
+    patience = 0
+    while not lock.is_locked:
+        # Whoever held it may have removed it, and its folder, when it was done: also between any
+        # two of these steps, or while the folder is made.
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=patience)
+        except filelock.Timeout:
+            logging.getLogger("easydata").warning(on_wait)
+            patience = -1
+        except FileNotFoundError:
+            pass
+        except FileExistsError:
+            if folder.is_file():
+                raise
 
 
 def _umask() -> int:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import shutil
 import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import filelock
 import pytest
@@ -209,3 +211,44 @@ class TestExclusive:
             exclusive(tmp_path / "file" / "lock", on_wait="waits"),
         ):
             pytest.fail("entered")
+
+
+def test_the_folder_of_a_lock_goes_while_it_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = tmp_path / "work" / "lock"
+    lock.parent.mkdir()
+    holder = filelock.FileLock(lock)
+    holder.acquire()
+    mkdir, raced = Path.mkdir, []
+
+    def racing(path: Path, *args: Any, **kwargs: Any) -> None:
+        if not raced:
+            raced.append(path)
+            holder.release()
+            shutil.rmtree(lock.parent)
+            raise FileExistsError(errno.EEXIST, "File exists", str(path))
+        mkdir(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "mkdir", racing)
+    with exclusive(lock, on_wait="waits"):
+        assert raced == [lock.parent]
+    monkeypatch.undo()
+
+
+def test_a_folder_of_a_lock_that_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = tmp_path / "work" / "lock"
+    lock.parent.mkdir()
+    holder = filelock.FileLock(lock)
+    holder.acquire()
+    mkdir = Path.mkdir
+
+    def replaced(path: Path, *args: Any, **kwargs: Any) -> None:
+        holder.release()
+        shutil.rmtree(lock.parent, ignore_errors=True)
+        lock.parent.write_text("mine")
+        mkdir(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "mkdir", replaced)
+    with pytest.raises(StorageError, match="Cannot lock"), exclusive(lock, on_wait="waits"):
+        pass
