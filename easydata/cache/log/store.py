@@ -136,11 +136,6 @@ class LogStore:
         return best
 
     @property
-    def expired(self) -> int:
-        """How many entries this object removed because their time was over."""
-        return self._upkeep.expired
-
-    @property
     def evicted(self) -> int:
         """How many entries this object removed because they were chosen."""
         return self._upkeep.evicted

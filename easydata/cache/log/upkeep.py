@@ -27,7 +27,7 @@ class Upkeep:
     """Merges segments of a folder, one process at a time.
 
     Attributes:
-        expired, evicted: how many entries it removed for these reasons.
+        evicted: how many entries it removed because they were chosen.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Upkeep:
             merger: what does it.
             cleared: tells up to which stamp entries do not exist.
         """
-        self.expired = self.evicted = 0
+        self.evicted = 0
         self._folder = folder
         self._segments = segments
         self._merger = merger
@@ -111,7 +111,6 @@ class Upkeep:
             cleared=self._cleared(),
             choose=choose,
         )
-        self.expired += outcome.expired
         self.evicted += outcome.dropped
         return outcome
 
