@@ -177,19 +177,6 @@ def test_pages_of_parquet_have_checksums(tmp_path: Path) -> None:
         file.read()
 
 
-def test_blocks_are_copied_as_they_are(tmp_path: Path) -> None:
-    path, units = write(tmp_path, "zstd", "ipc")
-    data = path.read_bytes()
-    codec = codec_for("zstd")
-    other = SealedWriter(tmp_path, "b", codec, Codec.parse("zstd"), "ipc")
-    view = memoryview(data)
-    found = [other.add_encoded(view[start : start + size]) for start, size in walk(data)]
-    assert other.num_bytes == len(data) - len(END_OF_STREAM)
-    other.finish()
-    assert found == units
-    assert (tmp_path / "b.arrow").read_bytes() == data
-
-
 @pytest.mark.parametrize(("compression", "shard_format"), STREAMS + PARQUETS)
 def test_num_bytes_is_the_size(tmp_path: Path, compression: str, shard_format: Format) -> None:
     writer = writer_for(tmp_path, compression, shard_format)
@@ -272,10 +259,6 @@ def test_what_is_no_message_is_refused(
         with pytest.raises(ValueError, match="no whole message"):
             writer.add(wrong)
         assert list(tmp_path.iterdir()) == []
-    writer = writer_for(tmp_path, compression, shard_format)
-    with pytest.raises(ValueError, match=r"no whole message|as it is"):
-        writer.add_encoded(damaged if shard_format == "ipc" else block)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_says_what_it_is(tmp_path: Path) -> None:

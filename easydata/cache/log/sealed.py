@@ -211,25 +211,6 @@ class SealedWriter:
             self._append(_U64.pack(checksum.intdigest()))
             return start // ALIGNMENT
 
-    def add_encoded(self, block: Bytes) -> int:
-        """Write a block of another Arrow stream of the same schema and compression as it is.
-
-        Args:
-            block: the whole message.
-
-        Returns:
-            The block's unit.
-
-        Raises:
-            ValueError: that is no whole message, or this writer writes Parquet.
-            StorageError: the file cannot be written.
-        """
-        with self._writing():
-            if self._parquet is not None:
-                raise ValueError("a message cannot be put into a Parquet file as it is")
-            _require_whole(block)
-            return self._append(block)
-
     def finish(self) -> None:
         """Let the file appear, its content on the disk; then nothing more can be added.
 
