@@ -90,7 +90,7 @@ def publish_file(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
                 if sync:
                     os.fsync(descriptor)
             os.replace(temporary, path)
-        except BaseException:
+        except BaseException:  # also Ctrl-C: nothing may be left
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise

@@ -51,7 +51,7 @@ def large_output(
     output = Output(folder, entry.stamp + 1, layout, kind, shard_format)
     try:
         output.add_pieces(rows)
-    except BaseException:
+    except BaseException:  # also Ctrl-C: nothing may be left
         output.abandon()
         raise
     return output

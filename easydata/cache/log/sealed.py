@@ -240,7 +240,7 @@ class SealedWriter:
         try:
             with storage_errors(self.path):
                 yield
-        except BaseException:
+        except BaseException:  # also Ctrl-C: nothing may be left
             self.abandon()
             raise
 

@@ -219,7 +219,7 @@ class LogStore:
         )
         try:
             output.finish()
-        except BaseException:
+        except BaseException:  # also Ctrl-C: nothing may be left
             output.abandon()
             raise
         with self._lock:

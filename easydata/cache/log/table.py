@@ -255,7 +255,7 @@ def _write(path: Path, slots: npt.NDArray[np.uint64], count: int) -> None:
             file.write(_header(slots, count))
             file.write(slots.astype("<u8", copy=False).data)
             file.flush()
-        except BaseException:
+        except BaseException:  # also Ctrl-C: nothing may be left
             with contextlib.suppress(OSError):
                 path.unlink()
             raise
