@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-__all__ = ["BadRow", "Block", "Fields", "Rows"]
+from easydata.sources.transform import RowTransform
+
+__all__ = ["BadRow", "Block", "Fields", "RawRows", "Rows"]
 
 
 @dataclass(frozen=True)
@@ -25,18 +27,30 @@ class Fields:
     Attributes:
         text: the field that holds the text.
         keep: Arrow types of the other fields to carry along, by name.
+        transform: what makes the rows that have these fields; None where they are read as such.
     """
 
     text: str = "text"
     keep: Mapping[str, pa.DataType] = field(default_factory=dict)
+    transform: RowTransform | None = None
+
+    @property
+    def names(self) -> list[str] | None:
+        """What to ask a source for: the text field, then the others; None for all fields."""
+        return [self.text, *self.keep] if self.transform is None else None
 
 
 @dataclass(frozen=True)
 class BadRow:
-    """A record that is no good row: its index in the block, and why."""
+    """A record that is no good row: its index in the block, and why.
+
+    Attributes:
+        cause: the exception of a transform that failed on it.
+    """
 
     record: int
     reason: str
+    cause: BaseException | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -48,12 +62,31 @@ class Rows:
         kept: for each kept field an Arrow array of its agreed type, as long as `texts`.
         records: int64[len(texts)], the index in the block of each row's record.
         bad: the records that are no good rows. Blank lines are in neither.
+        left_out: how many rows a transform left out.
     """
 
     texts: Sequence[str]
     kept: Mapping[str, pa.Array]
     records: npt.NDArray[np.int64]
     bad: Sequence[BadRow]
+    left_out: int = 0
+
+
+@dataclass(frozen=True)
+class RawRows:
+    """The rows of a block with all their fields, as they stand.
+
+    Attributes:
+        rows: dicts of plain Python values that belong to the caller, fields in their order.
+        records: for each row the index in the block of its record.
+        bad: the records that are no rows.
+        untyped: every value is a string, which may stand for a number (CSV).
+    """
+
+    rows: list[dict[str, Any]]
+    records: list[int]
+    bad: list[BadRow]
+    untyped: bool = False
 
 
 class Block(Protocol):
@@ -92,7 +125,10 @@ class Block(Protocol):
         """
 
     def rows(self, fields: Fields) -> Rows:
-        """Parse the records."""
+        """Parse the records; what `fields` says of a transform is left to `parse_rows`."""
+
+    def dicts(self, text: str) -> RawRows:
+        """Parse the records into dicts; where rows have no field names, the text is `text`."""
 
     def locate(self, record: int) -> str:
         """Where record `record` of this block is, for people: "row 7 (line 8)"."""

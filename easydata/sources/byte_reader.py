@@ -14,9 +14,9 @@ import numpy.typing as npt
 from easydata.errors import SourceError
 from easydata.sources.blocks import Block
 from easydata.sources.byteblock import ByteBlock, Parser
-from easydata.sources.columns import describe_names
 from easydata.sources.compression import Decompressed
 from easydata.sources.delimited import DelimitedLines, DelimitedParser, parse_header
+from easydata.sources.describe import describe_names
 from easydata.sources.framing import (
     Framer,
     Piece,
@@ -115,7 +115,7 @@ class ByteReader(BlockStream):
         place: where the file is.
         codec: how it is compressed; None when it is not.
         form: the format of its content.
-        names: the fields that are needed; a header must have them.
+        names: the fields that are needed, which a header must have; None for what there is.
         block_bytes: about the most bytes in a block.
     """
 
@@ -124,7 +124,7 @@ class ByteReader(BlockStream):
         place: Place,
         codec: str | None,
         form: ByteFormat,
-        names: Sequence[str],
+        names: Sequence[str] | None,
         block_bytes: int,
     ) -> None:
         self._name = place.name
@@ -180,11 +180,12 @@ class ByteReader(BlockStream):
         return None, len(ends)
 
     def _check_names(self, parser: DelimitedParser) -> None:
-        for name in self._names:
+        names = self._names or ()
+        for name in names:
             if name not in parser.header:
                 remedy = (
                     "text_field=… (--text-field)"
-                    if name == self._names[0]
+                    if name == names[0]
                     else "keep_fields=… (--keep-fields)"
                 )
                 raise SourceError(

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from easydata.fingerprint import Hasher
-from easydata.sources.blocks import Fields, Rows
+from easydata.sources.blocks import Fields, RawRows, Rows
 from easydata.sources.marks import record_marks
 
 __all__ = ["ByteBlock", "Parser"]
@@ -26,8 +26,8 @@ class Parser(Protocol):
     def rows(self, records: Sequence[bytes], fields: Fields) -> Rows:
         """Parse the records."""
 
-    def samples(self, records: Sequence[bytes]) -> list[dict[str, object]]:
-        """The rows with all their fields as they stand; broken records are left out."""
+    def dicts(self, records: Sequence[bytes], text: str) -> RawRows:
+        """Parse them into dicts; where records have no fields, their text is named `text`."""
 
     def locate(self, record: bytes, row: int, line: int | None) -> str:
         """Where `record`, number `row` of its source, is. `line` is where its bytes begin."""
@@ -106,9 +106,8 @@ class ByteBlock:
     def rows(self, fields: Fields) -> Rows:
         return self.parser.rows(self._records(), fields)
 
-    def samples(self) -> list[dict[str, object]]:
-        """The rows as dicts with all their fields, unchecked."""
-        return self.parser.samples(self._records())
+    def dicts(self, text: str) -> RawRows:
+        return self.parser.dicts(self._records(), text)
 
     def locate(self, record: int) -> str:
         begin = self.start + (int(self.ends[record - 1]) if record else 0)

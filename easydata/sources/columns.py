@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,14 +11,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from easydata.sources.blocks import BadRow, Fields, Rows
+from easydata.sources.describe import describe_misfit
 
 __all__ = [
     "Convert",
     "assemble_rows",
     "column_array",
-    "describe_misfit",
-    "describe_names",
     "fits",
+    "loose_array",
     "text_array",
     "value_array",
 ]
@@ -28,22 +27,6 @@ __all__ = [
 Convert = Callable[[Any, pa.DataType, str], tuple[pa.Array, dict[int, str]]]
 
 _CANNOT = (pa.ArrowException, OverflowError, ValueError, TypeError)
-_MAX_NAMES = 10
-
-_brief = reprlib.Repr()
-_brief.maxstring = _brief.maxother = 60
-_brief.maxdict = _brief.maxlist = 4
-
-
-def describe_names(names: Sequence[str]) -> str:
-    """The first few of `names`, quoted: "'content', 'id'"."""
-    shown = ", ".join(repr(str(name)) for name in names[:_MAX_NAMES])
-    return f"{shown}, …" if len(names) > _MAX_NAMES else shown or "no fields"
-
-
-def describe_misfit(name: str, value: object, kind: object) -> str:
-    """Why `value` is no good: "field 'score' is 'abc', not int64"."""
-    return f"field {name!r} is {_brief.repr(value)}, not {kind}"
 
 
 def assemble_rows(
@@ -125,6 +108,22 @@ def text_array(
         if single is None
     }
     return pa.concat_arrays([null if one is None else one for one in singles]), misfits
+
+
+def loose_array(
+    values: Sequence[object], kind: pa.DataType, name: str
+) -> tuple[pa.Array, dict[int, str]]:
+    """Fields of a CSV file among other values as an array of type `kind`."""
+    if _is_text(kind):
+        return value_array(values, kind, name)
+    is_field = [isinstance(value, str) for value in values]
+    fields = [value if isinstance(value, str) else None for value in values]
+    others = [None if isinstance(value, str) else value for value in values]
+    parsed, field_misfits = text_array(fields, kind, name)
+    given, misfits = value_array(others, kind, name)
+    places = [row if is_text else len(values) + row for row, is_text in enumerate(is_field)]
+    both = pa.concat_arrays([parsed, given]).take(pa.array(places, pa.int64()))
+    return both, misfits | field_misfits
 
 
 def column_array(column: pa.Array, kind: pa.DataType, name: str) -> tuple[pa.Array, dict[int, str]]:

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from easydata.errors import SourceError
-from easydata.sources.blocks import BadRow, Fields, Rows
-from easydata.sources.columns import assemble_rows, describe_names, text_array
+from easydata.sources.blocks import BadRow, Fields, RawRows, Rows
+from easydata.sources.columns import assemble_rows, text_array
+from easydata.sources.describe import describe_names
 from easydata.sources.framing import line_ends
 from easydata.sources.jsonl import bad_utf8
 
@@ -108,18 +109,7 @@ class DelimitedParser:
         return f"delimited {self.delimiter!r} {self.header!r}"
 
     def rows(self, records: Sequence[bytes], fields: Fields) -> Rows:
-        good: list[list[str]] = []
-        places: list[int] = []
-        bad: list[BadRow] = []
-        for place, (values, reason) in enumerate(_parse(records, self.delimiter)):
-            if reason is not None:
-                bad.append(BadRow(place, reason))
-            elif values and len(values) != len(self.header):
-                found = f"it has {len(values)} fields, and the header has {len(self.header)}"
-                bad.append(BadRow(place, f"{found}: {describe_names(self.header)}"))
-            elif values:
-                good.append(values)
-                places.append(place)
+        good, places, bad = self._parse(records)
         names = (fields.text, *fields.keep)
         at = {name: self.header.index(name) for name in names if name in self.header}
         if fields.text not in at:
@@ -134,16 +124,31 @@ class DelimitedParser:
         }
         return assemble_rows(texts, columns, places, bad=bad, fields=fields, convert=text_array)
 
-    def samples(self, records: Sequence[bytes]) -> list[dict[str, object]]:
-        return [
-            dict(zip(self.header, values, strict=True))
-            for values, reason in _parse(records, self.delimiter)
-            if reason is None and len(values) == len(self.header)
-        ]
+    def dicts(self, records: Sequence[bytes], text: str) -> RawRows:
+        del text  # the header names the fields
+        good, places, bad = self._parse(records)
+        rows = [dict(zip(self.header, values, strict=True)) for values in good]
+        return RawRows(rows, places, bad, untyped=True)
 
     def locate(self, record: bytes, row: int, line: int | None) -> str:
         del record  # blank lines are records of their own, so its bytes begin with its content
         return f"row {row} (line {line})"
+
+    def _parse(self, records: Sequence[bytes]) -> tuple[list[list[str]], list[int], list[BadRow]]:
+        """The fields of the good records, the places of these, and the bad ones."""
+        good: list[list[str]] = []
+        places: list[int] = []
+        bad: list[BadRow] = []
+        for place, (values, reason) in enumerate(_parse(records, self.delimiter)):
+            if reason is not None:
+                bad.append(BadRow(place, reason))
+            elif values and len(values) != len(self.header):
+                found = f"it has {len(values)} fields, and the header has {len(self.header)}"
+                bad.append(BadRow(place, f"{found}: {describe_names(self.header)}"))
+            elif values:
+                good.append(values)
+                places.append(place)
+        return good, places, bad
 
 
 def parse_header(record: bytes, delimiter: str, name: str) -> DelimitedParser | None:

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from easydata.errors import SourceError
+from easydata.fingerprint.files import FileStamp
 from easydata.sources.blocks import Block
 from easydata.sources.byte_reader import ByteReader, RawStream, byte_format
 from easydata.sources.raw import Place, read_hash
@@ -67,16 +68,19 @@ class FileSource:
             if stream is not None:
                 stream.close()
 
-    def open(self, field_names: Sequence[str], block_bytes: int) -> SourceReader:
+    def stamp(self) -> FileStamp:
+        return self.place.stamp()
+
+    def open(self, field_names: Sequence[str] | None, block_bytes: int) -> SourceReader:
         return self._open(field_names, block_bytes)
 
-    def peek(self, field_names: Sequence[str], num_records: int) -> Sequence[Block]:
+    def peek(self, field_names: Sequence[str] | None, num_records: int) -> Sequence[Block]:
         return first_records(self._open(field_names, _PEEK_BYTES), num_records)
 
     def read_content_hash(self) -> str | None:
         return read_hash(self.place)
 
-    def _open(self, field_names: Sequence[str], block_bytes: int) -> BlockStream:
+    def _open(self, field_names: Sequence[str] | None, block_bytes: int) -> BlockStream:
         form = byte_format(self.kind, self.text_rows)
         if form is not None:
             return ByteReader(self.place, self.codec, form, field_names, block_bytes)

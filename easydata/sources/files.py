@@ -16,6 +16,7 @@ from easydata.sources.file_source import FileSource
 from easydata.sources.objects import is_row, object_source
 from easydata.sources.raw import Place
 from easydata.sources.remote import remote_places
+from easydata.sources.retry import Retry, check_retry
 from easydata.sources.source import Source
 from easydata.sources.text import TextRows
 
@@ -51,6 +52,7 @@ class _FileOptions:
     type: str | None
     text_rows: TextRows
     storage_options: Mapping[str, object]
+    retry: Retry
 
 
 def find_sources(
@@ -59,6 +61,8 @@ def find_sources(
     type: str | None = None,
     storage_options: Mapping[str, object] | None = None,
     text_rows: TextRows = "file",
+    retries: int = 3,
+    retry_delay: float = 1.0,
 ) -> list[Source]:
     """The sources that `inputs` names, in a fixed order.
 
@@ -73,6 +77,9 @@ def find_sources(
         storage_options: for the fsspec file systems: keys, endpoints.
         text_rows: what becomes a row of a text file: "file", "line", or "paragraph" (lines
             between blank lines).
+        retries: how often a server that does not answer, or breaks off, is asked again. Each
+            read that succeeds starts the count anew.
+        retry_delay: seconds before the first retry; doubles with each, up to a minute.
 
     Raises:
         SourceNotFoundError: a path, pattern or folder names no input.
@@ -86,7 +93,9 @@ def find_sources(
         raise UsageError(f"type is {type!r}; give one of {', '.join(KNOWN_TYPES)} (--type).")
     if text_rows not in get_args(TextRows):
         raise UsageError(f"text_rows is {text_rows!r}; give 'file', 'line' or 'paragraph'.")
-    options = _FileOptions(type, text_rows, storage_options or {})
+    options = _FileOptions(
+        type, text_rows, storage_options or {}, check_retry(retries, retry_delay)
+    )
     found: list[Source] = []
     for item in _items(inputs):
         if isinstance(item, str | os.PathLike):
@@ -116,7 +125,7 @@ def _files(path: str, options: _FileOptions) -> Iterator[_Found]:
     if not path:
         raise UsageError("An input path is empty.")
     if _URL.match(path):
-        places, in_folder = remote_places(path, options.storage_options)
+        places, in_folder = remote_places(path, options.storage_options, options.retry)
         yield from _chosen(path, places, options, in_folder=in_folder)
         return
     if Path(path).is_dir():

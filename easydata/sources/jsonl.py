@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from easydata.sources.blocks import BadRow, Fields, Rows
-from easydata.sources.columns import assemble_rows, describe_misfit, describe_names, value_array
+from easydata.sources.blocks import BadRow, Fields, RawRows, Rows
+from easydata.sources.columns import assemble_rows, value_array
 from easydata.sources.framing import BLANK_BYTES, line_ends
+from easydata.sources.text_field import BadRecordError, text_of
 
 __all__ = ["JsonLines", "JsonParser", "bad_utf8"]
 
@@ -59,33 +60,36 @@ class JsonParser:
     identity: str = "jsonl"
 
     def rows(self, records: Sequence[bytes], fields: Fields) -> Rows:
+        found = self.dicts(records, fields.text)
         good: list[Mapping[str, object]] = []
         texts: list[str] = []
         places: list[int] = []
-        bad: list[BadRow] = []
-        for place, record in enumerate(records):
+        bad = found.bad
+        for row, place in zip(found.rows, found.records, strict=True):
+            # Strict UTF-8 holds no surrogates; only an escape can bring one in.
+            escaped = b"\\u" in records[place]
             try:
-                row = self.decode(record)
-                text = None if row is None else _text_of(row, fields.text, record)
-            except _BadRecordError as error:
+                texts.append(text_of(row, fields.text, maybe_surrogates=escaped))
+            except BadRecordError as error:
                 bad.append(BadRow(place, str(error)))
                 continue
-            if row is not None and text is not None:
-                good.append(row)
-                texts.append(text)
-                places.append(place)
+            good.append(row)
+            places.append(place)
         columns = {name: [row.get(name) for row in good] for name in fields.keep}
         return assemble_rows(texts, columns, places, bad=bad, fields=fields, convert=value_array)
 
-    def samples(self, records: Sequence[bytes]) -> list[dict[str, object]]:
-        found = []
-        for record in records:
+    def dicts(self, records: Sequence[bytes], text: str) -> RawRows:
+        del text  # objects name their fields
+        found = RawRows([], [], [])
+        for place, record in enumerate(records):
             try:
                 row = self.decode(record)
-            except _BadRecordError:
+            except BadRecordError as error:
+                found.bad.append(BadRow(place, str(error)))
                 continue
             if row is not None:
-                found.append(row)
+                found.rows.append(row)
+                found.records.append(place)
         return found
 
     def locate(self, record: bytes, row: int, line: int | None) -> str:
@@ -98,12 +102,12 @@ class JsonParser:
         """The object that a record holds; None for blank lines.
 
         Raises:
-            _BadRecordError: it holds no object.
+            BadRecordError: it holds no object.
         """
         try:
             value = self.loads(str(record, "utf-8"))
         except UnicodeDecodeError as error:
-            raise _BadRecordError(bad_utf8(record, error)) from error
+            raise BadRecordError(bad_utf8(record, error)) from error
         except json.JSONDecodeError as error:
             # What is missing at the end is missing from this line, not from the next.
             content = error.doc.rstrip(_BLANKS)
@@ -111,14 +115,14 @@ class JsonParser:
                 return None
             at = min(error.pos, len(content))
             column = at - content.rfind("\n", 0, at)
-            raise _BadRecordError(f"broken JSON at column {column}: {error.msg}") from error
+            raise BadRecordError(f"broken JSON at column {column}: {error.msg}") from error
         except RecursionError as error:
-            raise _BadRecordError("its JSON is nested too deeply to parse") from error
+            raise BadRecordError("its JSON is nested too deeply to parse") from error
         except ValueError as error:
             # An integer of thousands of digits.
-            raise _BadRecordError(f"its JSON cannot be read: {error}") from error
+            raise BadRecordError(f"its JSON cannot be read: {error}") from error
         if not isinstance(value, dict):
-            raise _BadRecordError(
+            raise BadRecordError(
                 f"it is {_json_type(value)}, not an object with fields; write "
                 "{\"text\": …} on each line, or pass type='text' (--type text)"
             )
@@ -129,37 +133,10 @@ class JsonParser:
         return _DECODER.decode(text)
 
 
-class _BadRecordError(Exception):
-    """Why a record is no good row."""
-
-
 def bad_utf8(record: bytes, error: UnicodeDecodeError) -> str:
     """Why `record` is no text: "byte 0xff at column 12 is not UTF-8 (invalid start byte)"."""
     column = error.start - record.rfind(b"\n", 0, error.start)
     return f"byte 0x{record[error.start]:02x} at column {column} is not UTF-8 ({error.reason})"
-
-
-def _text_of(row: Mapping[str, object], name: str, record: bytes) -> str:
-    if name not in row:
-        others = list(row)
-        guess = next((other for other in others if isinstance(row[other], str)), "NAME")
-        raise _BadRecordError(
-            f"field {name!r} is missing; the row has {describe_names(others)}. "
-            f"Pass text_field={guess!r} (--text-field {guess})"
-        )
-    text = row[name]
-    if not isinstance(text, str):
-        raise _BadRecordError(describe_misfit(name, text, "text"))
-    # Strict UTF-8 holds no surrogates; only an escape can bring one in.
-    if b"\\u" in record:
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise _BadRecordError(
-                f"field {name!r} has the lone surrogate \\u{ord(text[error.start]):04x} at "
-                f"character {error.start}, which is no text"
-            ) from error
-    return text
 
 
 def _json_type(value: object) -> str:

@@ -74,15 +74,18 @@ class DatasetSource:
     def features(self) -> Mapping[str, object] | None:
         return dict(self.dataset.features.to_dict())
 
-    def open(self, field_names: Sequence[str], block_bytes: int) -> TableReader:
+    def stamp(self) -> None:
+        return None
+
+    def open(self, field_names: Sequence[str] | None, block_bytes: int) -> TableReader:
         schema = self.dataset.features.arrow_schema
         names = needed_columns(schema, field_names, self.name)
         table = MemoryTable(schema, self._batches(names))
         return TableReader(
-            table, names, block_bytes, self.name, content_hash=self.read_content_hash
+            table, field_names, block_bytes, self.name, content_hash=self.read_content_hash
         )
 
-    def peek(self, field_names: Sequence[str], num_records: int) -> Sequence[Block]:
+    def peek(self, field_names: Sequence[str] | None, num_records: int) -> Sequence[Block]:
         return first_records(self.open(field_names, _PEEK_BYTES), num_records)
 
     def read_content_hash(self) -> str | None:
@@ -114,16 +117,19 @@ class ArrowSource:
     def features(self) -> Mapping[str, object] | None:
         return hub_features(self.schema)
 
-    def open(self, field_names: Sequence[str], block_bytes: int) -> TableReader:
+    def stamp(self) -> None:
+        return None
+
+    def open(self, field_names: Sequence[str] | None, block_bytes: int) -> TableReader:
         # Before anything is taken from a stream that gives its batches once.
-        names = needed_columns(self.schema, field_names, self.name)
+        needed_columns(self.schema, field_names, self.name)
         if isinstance(self.stream, Replay):
             batches = self.stream.take()
         else:
             batches = iter(pa.RecordBatchReader.from_stream(self.stream))
-        return self._reader(batches, names, block_bytes)
+        return self._reader(batches, field_names, block_bytes)
 
-    def peek(self, field_names: Sequence[str], num_records: int) -> Sequence[Block]:
+    def peek(self, field_names: Sequence[str] | None, num_records: int) -> Sequence[Block]:
         if not isinstance(self.stream, Replay):
             return first_records(self.open(field_names, _PEEK_BYTES), num_records)
         # One batch is a good sample, however few rows it has: each held one costs memory.
@@ -134,7 +140,7 @@ class ArrowSource:
         return None
 
     def _reader(
-        self, batches: Iterator[pa.RecordBatch], names: Sequence[str], block_bytes: int
+        self, batches: Iterator[pa.RecordBatch], names: Sequence[str] | None, block_bytes: int
     ) -> TableReader:
         return TableReader(MemoryTable(self.schema, batches), names, block_bytes, self.name)
 
@@ -153,11 +159,14 @@ class RowsSource:
     nbytes: int | None = None
     is_file: bool = False
 
-    def open(self, field_names: Sequence[str], block_bytes: int) -> RowsReader:
+    def stamp(self) -> None:
+        return None
+
+    def open(self, field_names: Sequence[str] | None, block_bytes: int) -> RowsReader:
         rows = self.rows.take() if isinstance(self.rows, Replay) else iter(self.rows)
         return RowsReader(rows, field_names, block_bytes, self.name)
 
-    def peek(self, field_names: Sequence[str], num_records: int) -> Sequence[Block]:
+    def peek(self, field_names: Sequence[str] | None, num_records: int) -> Sequence[Block]:
         if isinstance(self.rows, Replay):
             rows = iter(self.rows.peek(num_records))
         else:
@@ -172,7 +181,7 @@ class RowsReader(BlockStream):
     """Reads dicts as blocks of lines of JSON."""
 
     def __init__(
-        self, rows: Iterator[object], names: Sequence[str], block_bytes: int, source: str
+        self, rows: Iterator[object], names: Sequence[str] | None, block_bytes: int, source: str
     ) -> None:
         self._rows = rows
         self._names = names

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 from urllib.parse import urlsplit
 
 from easydata.errors import SourceError, SourceNotFoundError
 from easydata.fingerprint import Hasher
+from easydata.fingerprint.files import FileStamp
+from easydata.sources.retry import RemoteFile, Retry
 
 if TYPE_CHECKING:
     from collections.abc import Buffer  # type: ignore[attr-defined]
 
+
 __all__ = ["READ_BYTES", "HashedFile", "Place", "read_hash"]
 
 READ_BYTES = 1 << 20
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -28,11 +34,13 @@ class Place:
         name: the path as it was given, for messages.
         path: the path, or the path inside `filesystem`.
         filesystem: an fsspec file system; None for a local file.
+        retry: how often it is asked again when it does not answer.
     """
 
     name: str
     path: str
     filesystem: Any = None
+    retry: Retry = Retry()  # noqa: RUF009 - frozen
 
     @property
     def identity(self) -> str:
@@ -49,25 +57,41 @@ class Place:
 
     def size(self) -> int | None:
         """Raw bytes; None where the server does not say."""
-        try:
-            if self.filesystem is None:
-                return Path(self.path).stat().st_size
-            size = self.filesystem.info(self.path).get("size")
-        except OSError as error:
-            raise _unreadable(self.name, error) from error
+        if self.filesystem is None:
+            return int(self._local(Path(self.path).stat).st_size)
+        size = self.info().get("size")
         return None if size is None else int(size)
 
+    def stamp(self) -> FileStamp:
+        """What tells whether the file is still the same, without reading it.
+
+        A remote file may be described as it was when its folder was listed.
+        """
+        if self.filesystem is None:
+            return self._local(lambda: FileStamp.of_local(self.path))
+        return FileStamp.of_info(self.identity, self.info())
+
+    def info(self) -> Mapping[str, Any]:
+        """What `filesystem` says about the file."""
+        found: Mapping[str, Any] = self.retry.run(
+            self.name, lambda: self.filesystem.info(self.path)
+        )
+        return found
+
     def open(self) -> BinaryIO:
-        """Open for reading, unbuffered where the file is local.
+        """Open for reading, unbuffered.
 
         Raises:
             SourceNotFoundError: it is gone.
             SourceError: it cannot be opened.
         """
+        if self.filesystem is None:
+            return self._local(lambda: cast("BinaryIO", Path(self.path).open("rb", buffering=0)))
+        return cast("BinaryIO", RemoteFile(self.name, self.path, self.filesystem, self.retry))
+
+    def _local(self, action: Callable[[], Result]) -> Result:
         try:
-            if self.filesystem is None:
-                return cast("BinaryIO", Path(self.path).open("rb", buffering=0))
-            return cast("BinaryIO", self.filesystem.open(self.path, "rb"))
+            return action()
         except OSError as error:
             raise _unreadable(self.name, error) from error
 

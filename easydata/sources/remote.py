@@ -8,14 +8,23 @@ from typing import Any
 
 from easydata.errors import MissingDependencyError, SourceError, SourceNotFoundError, UsageError
 from easydata.sources.raw import Place
+from easydata.sources.retry import Retry
 
 __all__ = ["remote_places"]
 
 _EXTRA_OF_PROTOCOL = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
+_LOOKED_UP = "looked up"
 
 
-def remote_places(url: str, storage_options: Mapping[str, object]) -> tuple[list[Place], bool]:
+def remote_places(
+    url: str, storage_options: Mapping[str, object], retry: Retry
+) -> tuple[list[Place], bool]:
     """The files that `url` names, sorted, and whether they were found in a folder.
+
+    Args:
+        url: of a file, a folder or a pattern.
+        storage_options: for the file system.
+        retry: how often the server is asked again, now and when a file is read.
 
     Raises:
         MissingDependencyError: the package of this file system is not installed.
@@ -23,36 +32,40 @@ def remote_places(url: str, storage_options: Mapping[str, object]) -> tuple[list
         SourceError: the server cannot be asked.
         UsageError: fsspec knows no such file system.
     """
-    filesystem, path = _filesystem(url, storage_options)
+    filesystem, path = retry.run(url, lambda: _filesystem(url, storage_options), _LOOKED_UP)
+    # File systems live as long as the process, and so does what they remember of folders.
+    filesystem.invalidate_cache()
     try:
-        # A query in a web address may hold a "?", so a name that exists comes first.
-        if not glob.has_magic(path) or filesystem.exists(path):
-            return _named(url, path, filesystem)
-        matches = filesystem.glob(path, detail=True)
-    except FileNotFoundError as error:
-        raise SourceNotFoundError(f"{url} does not exist. Check the address.") from error
-    except (OSError, NotImplementedError) as error:
+        return retry.run(url, lambda: _look_up(url, path, filesystem, retry), _LOOKED_UP)
+    except NotImplementedError as error:
         raise SourceError(f"{url} cannot be looked up: {error}") from error
+
+
+def _look_up(url: str, path: str, filesystem: Any, retry: Retry) -> tuple[list[Place], bool]:
+    # A query in a web address may hold a "?", so a name that exists comes first.
+    if not glob.has_magic(path) or filesystem.exists(path):
+        return _named(url, path, filesystem, retry)
+    matches = filesystem.glob(path, detail=True)
     files = [match for match, info in matches.items() if info["type"] == "file"]
     if not files:
         raise SourceNotFoundError(f"The pattern {url} matches no file. Check it, and its quotes.")
-    return [_place(filesystem, file) for file in sorted(files)], False
+    return [_place(filesystem, file, retry) for file in sorted(files)], False
 
 
-def _named(url: str, path: str, filesystem: Any) -> tuple[list[Place], bool]:
+def _named(url: str, path: str, filesystem: Any, retry: Retry) -> tuple[list[Place], bool]:
     # Not isfile, which takes a refused login for a missing file.
     if filesystem.info(path)["type"] == "file":
-        return [Place(url, path, filesystem)], False
+        return [Place(url, path, filesystem, retry)], False
     inside = [(file, file.removeprefix(path)) for file in sorted(filesystem.find(path))]
     return [
-        _place(filesystem, file)
+        _place(filesystem, file, retry)
         for file, rest in inside
         if not any(part.startswith(".") for part in rest.split("/"))
     ], True
 
 
-def _place(filesystem: Any, path: str) -> Place:
-    return Place(str(filesystem.unstrip_protocol(path)), path, filesystem)
+def _place(filesystem: Any, path: str, retry: Retry) -> Place:
+    return Place(str(filesystem.unstrip_protocol(path)), path, filesystem, retry)
 
 
 def _filesystem(url: str, storage_options: Mapping[str, object]) -> tuple[Any, str]:
@@ -70,6 +83,4 @@ def _filesystem(url: str, storage_options: Mapping[str, object]) -> tuple[Any, s
         ) from error
     except ValueError as error:
         raise UsageError(f"{url} is no address that fsspec knows: {error}") from error
-    except OSError as error:
-        raise SourceError(f"{url} cannot be looked up: {error}") from error
     return filesystem, str(path)

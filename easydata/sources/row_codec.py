@@ -48,13 +48,13 @@ class RowParser(JsonParser):
         return super().loads(text)
 
 
-def encode_row(row: object, names: Sequence[str], where: str) -> bytes:
+def encode_row(row: object, names: Sequence[str] | None, where: str) -> bytes:
     """A row as a line of JSON that `RowParser` turns into an equal one.
 
     Args:
         row: a dict.
-        names: the fields whose values are wanted. The others become null: their names are
-            enough to say what a row has.
+        names: the fields whose values are wanted; None for all. The others become null: their
+            names are enough to say what a row has.
         where: of the row, for messages.
 
     Raises:
@@ -62,7 +62,7 @@ def encode_row(row: object, names: Sequence[str], where: str) -> bytes:
     """
     if not isinstance(row, Mapping):
         raise BadRowError(f"{where} is a {type(row).__name__}, not a dict with fields.")
-    wanted = set(names)
+    wanted = set(row if names is None else names)
     plain = {
         _key(key, where): _plain(value, f"{where}: field {key!r}") if key in wanted else None
         for key, value in row.items()

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from easydata.errors import SourceError, UsageError
 from easydata.sources.blocks import Block
 from easydata.sources.byteblock import ByteBlock
-from easydata.sources.columns import describe_names
-from easydata.sources.delimited import DelimitedParser
+from easydata.sources.describe import describe_names
+from easydata.sources.peeking import MAX_ROWS, spread, transform_block
 from easydata.sources.source import Source
 from easydata.sources.tableblock import TableBlock, column_types
+from easydata.sources.text import TextParser
+from easydata.sources.transform import RowTransform
 from easydata.sources.type_merge import (
     TypeConflictError,
     merge_types,
@@ -27,8 +28,6 @@ from easydata.sources.type_merge import (
 
 __all__ = ["infer_types"]
 
-_MAX_SOURCES = 100
-_MAX_ROWS = 1000
 _RESERVED = "input_ids"
 
 Schema = Mapping[str, "pa.DataType | str"]
@@ -39,18 +38,22 @@ def infer_types(
     text: str,
     keep: Sequence[str],
     schema: Schema | pa.Schema | None = None,
+    transform: RowTransform | None = None,
 ) -> dict[str, pa.DataType]:
     """The Arrow type of each kept field.
 
     The first 1,000 rows of at most 100 sources, spread evenly over the list, are looked at.
     Nulls agree with anything, integers widen and mix with floats to float64, structs unite their
-    fields; a field that is null in the whole sample becomes a string.
+    fields; a field that is null in the whole sample becomes a string. A field that a transform
+    passes on unchanged keeps the type that it has in the source; others are typed by their values.
 
     Args:
         sources: where the rows come from.
         text: the field that holds the text.
         keep: the fields to keep; `text` may be among them.
         schema: types by name, as Arrow types or names such as "int64"; these are not inferred.
+        transform: makes the rows that have these fields. A row on which it fails is passed over
+            here: `parse_rows` meets it again, and reports it as a `BadRow`.
 
     Raises:
         SourceError: types conflict, or no sampled row has one of the fields.
@@ -71,9 +74,9 @@ def infer_types(
     wanted = [name for name in dict.fromkeys(keep) if name not in given]
     sample = _Sample(wanted)
     if wanted:
-        for source in _spread(sources):
-            for block in source.peek([text, *wanted], _MAX_ROWS):
-                sample.add(source.name, block)
+        for source in spread(sources):
+            for block in source.peek(None if transform else [text, *wanted], MAX_ROWS):
+                sample.add(source.name, block, transform)
     return {name: given.get(name) or sample.agreed(name) for name in dict.fromkeys(keep)}
 
 
@@ -85,45 +88,65 @@ class _Sample:
     types: dict[str, pa.DataType] = field(default_factory=dict)
     first_in: dict[str, str] = field(default_factory=dict)
     seen: dict[str, None] = field(default_factory=dict)
+    failure: str | None = None
+    left_out: int = 0
 
-    def add(self, source: str, block: Block) -> None:
-        if isinstance(block, TableBlock):
+    def add(self, source: str, block: Block, transform: RowTransform | None) -> None:
+        if transform is not None:
+            self._add_transformed(source, block, transform)
+        elif isinstance(block, TableBlock):
             types = column_types(block)
             self.seen.update(dict.fromkeys(types))
             for name in self.wanted:
                 self._add_type(source, name, types[name])
-        elif isinstance(block, ByteBlock):
-            type_of = (
-                _type_of_texts if isinstance(block.parser, DelimitedParser) else type_of_values
-            )
-            self._add_rows(source, block.samples(), type_of)
+        elif not _is_plain_text(block):
+            found = block.dicts("")
+            self.seen.update(dict.fromkeys(name for row in found.rows for name in row))
+            for name in self.wanted:
+                self._add_values(source, name, found.rows, are_texts=found.untyped)
 
     def agreed(self, name: str) -> pa.DataType:
-        if name not in self.seen:
+        if name in self.seen:
+            return without_nulls(self.types[name])
+        remedy = f"give its type with schema={{{name!r}: …}}"
+        if self.failure is not None and not self.seen:
             raise SourceError(
-                f"No sampled row has the field {name!r}; the rows have "
-                f"{describe_names(list(self.seen))}. Check keep_fields (--keep-fields), or give "
-                f"its type with schema={{{name!r}: …}}."
+                f"The type of the field {name!r} is not known, because no sampled row came through "
+                f"the transform: {self.failure}. Mend it, or {remedy}."
             )
-        return without_nulls(self.types[name])
+        left_out = f" ({self.left_out} were left out)" if self.left_out else ""
+        raise SourceError(
+            f"No sampled row has the field {name!r}; the rows{left_out} have "
+            f"{describe_names(list(self.seen))}. Check keep_fields (--keep-fields), or {remedy}."
+        )
 
-    def _add_rows(
-        self,
-        source: str,
-        rows: Sequence[Mapping[str, Any]],
-        type_of: Callable[[Iterable[Any]], pa.DataType],
-    ) -> None:
-        for row in rows:
-            self.seen.update(dict.fromkeys(row))
+    def _add_transformed(self, source: str, block: Block, transform: RowTransform) -> None:
+        found = transform_block(block, transform)
+        self.seen.update(dict.fromkeys(name for row in found.after for name in row))
+        self.left_out += found.left_out
+        if self.failure is None and found.failure is not None:
+            self.failure = f"{source}, {found.failure}"
+        types = column_types(block) if isinstance(block, TableBlock) else {}
         for name in self.wanted:
-            values = [row[name] for row in rows if name in row]
-            try:
-                self._add_type(source, name, type_of(values))
-            except TypeConflictError as error:
-                raise SourceError(
-                    f"Values of field {name!r} in {source} have no common type: {error}. "
-                    f"Give one with schema={{{name!r}: …}}."
-                ) from error
+            passes = found.passes_on(name)
+            if passes and found.old_name(name) in types:
+                self._add_type(source, name, types[found.old_name(name)])
+            else:
+                are_texts = passes and found.untyped
+                self._add_values(source, name, found.after, are_texts=are_texts)
+
+    def _add_values(
+        self, source: str, name: str, rows: Sequence[Mapping[str, Any]], *, are_texts: bool
+    ) -> None:
+        values = [row[name] for row in rows if name in row]
+        try:
+            kind = _type_of_texts(values) if are_texts else type_of_values(values)
+            self._add_type(source, name, kind)
+        except TypeConflictError as error:
+            raise SourceError(
+                f"Values of field {name!r} in {source} have no common type: {error}. "
+                f"Give one with schema={{{name!r}: …}}."
+            ) from error
 
     def _add_type(self, source: str, name: str, kind: pa.DataType) -> None:
         before = self.types.get(name, pa.null())
@@ -166,7 +189,5 @@ def _type_named(name: str, kind: object) -> pa.DataType:
         ) from error
 
 
-def _spread(sources: Sequence[Source]) -> list[Source]:
-    count = min(len(sources), _MAX_SOURCES)
-    places = np.linspace(0, len(sources) - 1, count).round().astype(int)
-    return [sources[place] for place in places]
+def _is_plain_text(block: Block) -> bool:
+    return isinstance(block, ByteBlock) and isinstance(block.parser, TextParser)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
+from easydata.fingerprint.files import FileStamp
 from easydata.sources.blocks import Block
 
 __all__ = ["BlockStream", "Source", "SourceReader", "first_records"]
@@ -58,19 +59,25 @@ class Source(Protocol):
         Reads the head of a Parquet or Arrow file when first asked.
         """
 
-    def open(self, field_names: Sequence[str], block_bytes: int) -> SourceReader:
+    def stamp(self) -> FileStamp | None:
+        """What tells whether a file is still the same without reading it; None for an object.
+
+        Take it before the file is read: a change in between then makes it look changed.
+        """
+
+    def open(self, field_names: Sequence[str] | None, block_bytes: int) -> SourceReader:
         """Start a reading.
 
         Args:
             field_names: the field that holds the text, then the fields to keep. Sources with
-                columns read only these.
+                columns read only these. None stands for all fields, none of which need be text.
             block_bytes: about the most bytes in a block; a longer record is a block of its own.
 
         Raises:
             SourceError: the source cannot be read, or lacks one of the columns.
         """
 
-    def peek(self, field_names: Sequence[str], num_records: int) -> Sequence[Block]:
+    def peek(self, field_names: Sequence[str] | None, num_records: int) -> Sequence[Block]:
         """At most the first `num_records` records; a later `open` still starts at the first."""
 
     def read_content_hash(self) -> str | None:

@@ -49,7 +49,7 @@ class TableReader(BlockStream):
 
     Args:
         table: what to read; closed with this reader.
-        names: the text column, then the columns to keep.
+        names: the text column, then the columns to keep; None for all columns.
         block_bytes: about the most bytes of text in a block.
         source: name of the source, for messages.
         position: the raw bytes read so far, given the share of the table that was read; without
@@ -63,7 +63,7 @@ class TableReader(BlockStream):
     def __init__(
         self,
         table: TableInput,
-        names: Sequence[str],
+        names: Sequence[str] | None,
         block_bytes: int,
         source: str,
         *,
@@ -75,6 +75,7 @@ class TableReader(BlockStream):
         except SourceError:
             table.close()
             raise
+        self._whole = names is None
         self._table = table
         self._block_bytes = block_bytes
         self._source = source
@@ -97,7 +98,7 @@ class TableReader(BlockStream):
         record = 0
         try:
             for batch in self._table.batches(self._names):
-                whole = table_block(batch, self._names, record)
+                whole = table_block(batch, self._names, record, whole=self._whole)
                 record += whole.num_records
                 for block in _cut(whole, self._block_bytes):
                     self._text_bytes += block.nbytes
@@ -111,9 +112,8 @@ class TableReader(BlockStream):
             self._content_hash = self._read_hash()
 
     def empty_block(self) -> TableBlock:
-        return table_block(
-            pa.RecordBatch.from_pylist([], schema=self._table.schema), self._names, 0
-        )
+        batch = pa.RecordBatch.from_pylist([], schema=self._table.schema)
+        return table_block(batch, self._names, 0, whole=self._whole)
 
     def close(self) -> None:
         self._table.close()

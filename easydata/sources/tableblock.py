@@ -13,11 +13,16 @@ import pyarrow as pa
 
 from easydata.errors import SourceError
 from easydata.fingerprint import Hasher
-from easydata.sources.blocks import BadRow, Fields, Rows
-from easydata.sources.columns import assemble_rows, column_array, describe_names
-from easydata.sources.marks import record_marks
+from easydata.sources.blocks import BadRow, Fields, RawRows, Rows
+from easydata.sources.columns import assemble_rows, column_array
+from easydata.sources.describe import describe_names
+from easydata.sources.row_bytes import ByteRuns, byte_runs, runs_marks
+from easydata.sources.text_field import NEEDS_TEMPLATE
 
 __all__ = ["TableBlock", "column_types", "needed_columns", "plain_type", "table_block"]
+
+# Bytes that are no text, and times that Python has no values for.
+_UNREADABLE = (ValueError, OverflowError)
 
 
 @dataclass(frozen=True)
@@ -27,10 +32,12 @@ class TableBlock:
     Attributes:
         batch: the needed columns, as `table_block` makes them: the text first, as large_string.
         first_record: index of the first row in its source, from 0.
+        whole: these are all columns instead, in the order of the source; none is the text.
     """
 
     batch: pa.RecordBatch
     first_record: int = 0
+    whole: bool = False
 
     @property
     def num_records(self) -> int:
@@ -42,26 +49,25 @@ class TableBlock:
 
     @cached_property
     def ends(self) -> npt.NDArray[np.int64]:
-        """int64[num_records]: where each row's text would end if a byte followed each."""
-        starts, stops = self._text_bounds()
-        return np.cumsum(stops - starts + 1)
+        """int64[num_records]: where each row's content would end if a byte followed each."""
+        lengths = np.ones(self.num_records, np.int64)
+        for run in self._runs:
+            lengths += run.stops - run.starts
+        return np.cumsum(lengths)
 
     def marks(self) -> npt.NDArray[np.uint64]:
-        starts, stops = self._text_bounds()
-        data = self.batch.column(0).buffers()[2]
-        if data is None or not len(starts):
-            return record_marks(b"", np.zeros_like(starts), np.zeros_like(stops))
-        base = int(starts[0])
-        return record_marks(memoryview(data)[base : int(stops[-1])], starts - base, stops - base)
+        return runs_marks(self._runs, self.num_records)
 
     def slice(self, start: int, stop: int) -> Self:
         """Rows `start` to `stop` (excluded), sharing buffers with this block."""
-        return type(self)(self.batch.slice(start, stop - start), self.first_record + start)
+        batch = self.batch.slice(start, stop - start)
+        return type(self)(batch, self.first_record + start, self.whole)
 
     @classmethod
     def join(cls, blocks: Sequence[Self]) -> Self:
         """Consecutive blocks as one; the result shares no buffers with them."""
-        return cls(pa.concat_batches([block.batch for block in blocks]), blocks[0].first_record)
+        batch = pa.concat_batches([block.batch for block in blocks])
+        return cls(batch, blocks[0].first_record, blocks[0].whole)
 
     def digest(self) -> bytes:
         hasher = Hasher(f"table {self.num_records} {self.batch.schema.to_string()}\0".encode())
@@ -86,6 +92,25 @@ class TableBlock:
         columns = {name: batch.column(name) for name in fields.keep}
         return assemble_rows(texts, columns, places, bad=bad, fields=fields, convert=column_array)
 
+    def dicts(self, text: str) -> RawRows:
+        del text  # columns have names
+        try:
+            return RawRows(self.batch.to_pylist(), list(range(self.num_records)), [])
+        except _UNREADABLE:
+            pass
+        found = RawRows([], [], [])
+        for record in range(self.num_records):
+            row = {}
+            try:
+                for name in self._names:
+                    row[name] = self.batch.column(name)[record].as_py()
+            except _UNREADABLE as error:
+                found.bad.append(BadRow(record, _unreadable(name, error)))
+            else:
+                found.rows.append(row)
+                found.records.append(record)
+        return found
+
     def locate(self, record: int) -> str:
         return f"row {self.first_record + record}"
 
@@ -93,35 +118,29 @@ class TableBlock:
     def _names(self) -> list[str]:
         return list(self.batch.schema.names)
 
-    def _text_bounds(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """int64[num_records] each: where the texts start and stop in their buffer."""
-        text = self.batch.column(0)
-        offsets = text.buffers()[1]
-        if not len(text) or offsets is None:
-            empty = np.zeros(len(text), np.int64)
-            return empty, empty
-        bounds = np.frombuffer(offsets, np.int64, len(text) + 1, 8 * text.offset)
-        starts, stops = bounds[:-1], bounds[1:]
-        if text.null_count:
-            # Arrow allows bytes behind a null; they are no content.
-            stops = np.where(text.is_valid().to_numpy(zero_copy_only=False), stops, starts)
-        return starts, stops
+    @cached_property
+    def _runs(self) -> list[ByteRuns]:
+        """The bytes of the rows: of the text, or of all columns."""
+        columns = self.batch.columns if self.whole else self.batch.columns[:1]
+        return [run for column in columns for run in byte_runs(column)]
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Pickled as it is, a slice brings the whole of its buffers.
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, self.batch.schema) as writer:
             writer.write_batch(self.batch)
-        return _from_stream, (sink.getvalue().to_pybytes(), self.first_record)
+        return _from_stream, (sink.getvalue().to_pybytes(), self.first_record, self.whole)
 
 
-def needed_columns(schema: pa.Schema, names: Sequence[str], source: str) -> list[str]:
+def needed_columns(schema: pa.Schema, names: Sequence[str] | None, source: str) -> list[str]:
     """`names` without repetitions, all of which `schema` has once, the first as text.
+
+    None stands for all columns, of which none needs to be text.
 
     Raises:
         SourceError: it has one of them not at all or twice, or the first holds no text.
     """
-    wanted = list(dict.fromkeys(names))
+    wanted = list(dict.fromkeys(schema.names if names is None else names))
     for name in wanted:
         count = len(schema.get_all_field_indices(name))
         if count == 1:
@@ -136,29 +155,27 @@ def needed_columns(schema: pa.Schema, names: Sequence[str], source: str) -> list
         raise SourceError(
             f"{source} has no column {name!r}; it has {describe_names(schema.names)}. {remedy}."
         )
-    kind = plain_type(schema.field(wanted[0]).type)
-    types = pa.types
-    if not (types.is_string(kind) or types.is_large_string(kind) or types.is_null(kind)):
-        raise SourceError(
-            f"Column {wanted[0]!r} of {source} is {kind}, not text; it has "
-            f"{describe_names(schema.names)}. Pass text_field=… (--text-field)."
-        )
+    if names is not None:
+        _check_text(schema, wanted[0], source)
     return wanted
 
 
-def table_block(batch: pa.RecordBatch, names: Sequence[str], first_record: int) -> TableBlock:
+def table_block(
+    batch: pa.RecordBatch, names: Sequence[str], first_record: int, *, whole: bool = False
+) -> TableBlock:
     """Columns `names` of `batch`, in types that do not depend on how a file was written.
 
-    The text, which comes first, becomes large_string; dictionaries are decoded, string views
-    become strings, extension types their storage; metadata is dropped.
+    The text, which comes first unless the block is `whole`, becomes large_string; dictionaries
+    are decoded, string views become strings, extension types their storage; metadata is dropped.
     """
     columns = []
     for name in names:
         column = batch.column(name)
-        kind = pa.large_string() if name == names[0] else plain_type(column.type)
+        is_text = name == names[0] and not whole
+        kind = pa.large_string() if is_text else plain_type(column.type)
         columns.append(_cast(column, kind))
     schema = pa.schema([(name, column.type) for name, column in zip(names, columns, strict=True)])
-    return TableBlock(pa.RecordBatch.from_arrays(columns, schema=schema), first_record)
+    return TableBlock(pa.RecordBatch.from_arrays(columns, schema=schema), first_record, whole)
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
@@ -188,6 +205,19 @@ def column_types(block: TableBlock) -> Mapping[str, pa.DataType]:
     return {member.name: member.type for member in block.batch.schema}
 
 
+def _check_text(schema: pa.Schema, name: str, source: str) -> None:
+    kind = plain_type(schema.field(name).type)
+    types = pa.types
+    if types.is_string(kind) or types.is_large_string(kind) or types.is_null(kind):
+        return
+    is_list = types.is_list(kind) or types.is_large_list(kind)
+    hint = f"; {NEEDS_TEMPLATE}" if is_list and types.is_struct(kind.value_type) else ""
+    raise SourceError(
+        f"Column {name!r} of {source} is {kind}, not text{hint}; it has "
+        f"{describe_names(schema.names)}. Pass text_field=… (--text-field)."
+    )
+
+
 def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
     if isinstance(column, pa.ExtensionArray):
         column = column.storage
@@ -211,8 +241,7 @@ def _strings(column: pa.Array, name: str) -> tuple[list[str | None], list[BadRow
                 values.append(column[row].as_py())
             except UnicodeDecodeError as error:
                 values.append(None)
-                byte = f"0x{error.object[error.start]:02x} at byte {error.start + 1}"
-                bad.append(BadRow(row, f"field {name!r} is not UTF-8: {byte} ({error.reason})"))
+                bad.append(BadRow(row, _unreadable(name, error)))
                 continue
             if values[-1] is None:
                 bad.append(BadRow(row, reason))
@@ -220,6 +249,13 @@ def _strings(column: pa.Array, name: str) -> tuple[list[str | None], list[BadRow
     return values, [BadRow(row, reason) for row, value in enumerate(values) if value is None]
 
 
-def _from_stream(data: bytes, first_record: int) -> TableBlock:
+def _unreadable(name: str, error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        byte = f"0x{error.object[error.start]:02x} at byte {error.start + 1}"
+        return f"field {name!r} is not UTF-8: {byte} ({error.reason})"
+    return f"field {name!r} has no value in Python: {error}"
+
+
+def _from_stream(data: bytes, first_record: int, whole: bool) -> TableBlock:
     with pa.ipc.open_stream(data) as reader:
-        return TableBlock(reader.read_next_batch(), first_record)
+        return TableBlock(reader.read_next_batch(), first_record, whole)

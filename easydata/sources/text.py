@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from easydata.sources.blocks import BadRow, Fields, Rows
+from easydata.sources.blocks import BadRow, Fields, RawRows, Rows
 from easydata.sources.columns import assemble_rows, value_array
 from easydata.sources.framing import BLANK_BYTES, line_ends
 from easydata.sources.jsonl import bad_utf8, blank_lines
@@ -70,6 +70,22 @@ class TextParser:
         return f"text {self.unit}"
 
     def rows(self, records: Sequence[bytes], fields: Fields) -> Rows:
+        texts, places, bad = self._texts(records)
+        columns = {name: [None] * len(texts) for name in fields.keep}
+        return assemble_rows(texts, columns, places, bad=bad, fields=fields, convert=value_array)
+
+    def dicts(self, records: Sequence[bytes], text: str) -> RawRows:
+        texts, places, bad = self._texts(records)
+        return RawRows([{text: content} for content in texts], places, bad)
+
+    def locate(self, record: bytes, row: int, line: int | None) -> str:
+        if self.unit == "file":
+            return ""
+        start = max(self._content(record)[0], 0)
+        return f"row {row} (line {(line or 1) + record.count(10, 0, start)})"
+
+    def _texts(self, records: Sequence[bytes]) -> tuple[list[str], list[int], list[BadRow]]:
+        """The texts, the places of their records, and the bad records."""
         texts: list[str] = []
         places: list[int] = []
         bad: list[BadRow] = []
@@ -89,17 +105,7 @@ class TextParser:
                 bad.append(BadRow(place, where + bad_utf8(record, whole)))
             else:
                 places.append(place)
-        columns = {name: [None] * len(texts) for name in fields.keep}
-        return assemble_rows(texts, columns, places, bad=bad, fields=fields, convert=value_array)
-
-    def samples(self, records: Sequence[bytes]) -> list[dict[str, object]]:
-        return [{} for record in records if self._content(record)[0] >= 0]
-
-    def locate(self, record: bytes, row: int, line: int | None) -> str:
-        if self.unit == "file":
-            return ""
-        start = max(self._content(record)[0], 0)
-        return f"row {row} (line {(line or 1) + record.count(10, 0, start)})"
+        return texts, places, bad
 
     def _content(self, record: bytes) -> tuple[int, int]:
         """Where the text of `record` starts and stops; (-1, 0) when it holds none."""

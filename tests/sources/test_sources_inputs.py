@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -20,6 +21,7 @@ from easydata.errors import (
     SourceNotFoundError,
     UsageError,
 )
+from easydata.fingerprint.files import FileStamp
 from easydata.sources import find_sources
 from easydata.sources.raw import Place
 
@@ -260,7 +262,7 @@ def test_server_that_stops_answering(read):
     fsspec.register_implementation("broken", Broken, clobber=True)
     filesystem = fsspec.filesystem("broken")
     filesystem.pipe("/a.jsonl", b'{"text": "a"}\n')
-    [source] = find_sources("broken://a.jsonl")
+    [source] = find_sources("broken://a.jsonl", retries=0)
     try:
         Broken.failing = {"open"}
         with pytest.raises(
@@ -274,14 +276,14 @@ def test_server_that_stops_answering(read):
             read(source)
         Broken.failing = {"info"}
         with pytest.raises(SourceError, match=r"broken://a\.jsonl cannot be looked up: no answer"):
-            find_sources("broken://a.jsonl")
+            find_sources("broken://a.jsonl", retries=0)
         with pytest.raises(
             SourceError, match=r"broken://a\.jsonl cannot be read: no answer to info"
         ):
             _ = source.nbytes
         Broken.failing = {"exists"}
         with pytest.raises(SourceError, match=r"broken://\*\.jsonl cannot be looked up: no answer"):
-            find_sources("broken://*.jsonl")
+            find_sources("broken://*.jsonl", retries=0)
     finally:
         Broken.failing = set()
     assert read(source).texts == ["a"]
@@ -290,3 +292,23 @@ def test_server_that_stops_answering(read):
 def test_query_of_a_web_address_is_no_part_of_the_name():
     assert Place("n", "https://host/a.jsonl.gz?token=x.y").file_name == "/a.jsonl.gz"
     assert Place("n", "bucket/a?b.jsonl").file_name == "bucket/a?b.jsonl"
+
+
+def test_stamps_of_local_files_and_objects(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"text": "a"}\n')
+    [source] = find_sources(path)
+    before = source.stamp()
+    assert before == FileStamp.of_local(path)
+    assert source.stamp().matches(before)
+    kept = path.stat()
+    (tmp_path / "new").write_bytes(b'{"text": "b"}\n')
+    os.utime(tmp_path / "new", ns=(kept.st_atime_ns, kept.st_mtime_ns))
+    (tmp_path / "new").replace(path)
+    assert not source.stamp().matches(before)  # the inode tells
+    path.unlink()
+    with pytest.raises(SourceNotFoundError, match=r"rows\.jsonl does not exist"):
+        source.stamp()
+    table = pa.table({"text": ["a"]})
+    for value in ([{"text": "a"}], table, datasets.Dataset(table)):
+        assert find_sources(value)[0].stamp() is None
