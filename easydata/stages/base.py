@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from easydata.errors import TokenizerError
+
+if TYPE_CHECKING:
+    from easydata.stages.chat import ChatTemplate
 
 __all__ = ["Encoded", "Ids", "RowTokenizeError", "Tokenizer", "TokenizerSpec"]
 
@@ -68,6 +71,8 @@ class Tokenizer(Protocol):
         fingerprint: 32 hexadecimal digits; equal fingerprints give equal ids for every text.
         declared_eos: the end-of-sequence token its files declare (a token or an id), or None.
         declared_bos: likewise the beginning-of-sequence token.
+        declared_pad: likewise the token that fills up rows.
+        chat_template: what turns conversations into text, or None. Not part of `fingerprint`.
         notes: remarks for people, one line each, on what it saved but is not applied here.
         special_tokens: the added tokens that have names, for suggestions in messages.
     """
@@ -86,6 +91,12 @@ class Tokenizer(Protocol):
 
     @property
     def declared_bos(self) -> str | int | None: ...
+
+    @property
+    def declared_pad(self) -> str | int | None: ...
+
+    @property
+    def chat_template(self) -> ChatTemplate | None: ...
 
     @property
     def notes(self) -> tuple[str, ...]: ...
@@ -108,7 +119,7 @@ class Tokenizer(Protocol):
     def decode(self, ids: Ids) -> str:
         """The text of one row: what `encode` was given, as far as its ids hold it.
 
-        Special tokens, such as the BOS and EOS that easydata adds, have no text and are left
+        Special tokens, such as the BOS, EOS and pads that easydata adds, have no text and are left
         out, unless this tokenizer parses them from text. The unknown token is always shown.
 
         Raises:

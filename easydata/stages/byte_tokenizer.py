@@ -39,6 +39,8 @@ class ByteTokenizer:
     fingerprint = fingerprint_strings(["easydata bytes tokenizer", "1"])
     declared_eos = EOS_ID
     declared_bos = BOS_ID
+    declared_pad = None
+    chat_template = None
     notes: tuple[str, ...] = ()
     special_tokens: tuple[str, ...] = ()
 

@@ -24,6 +24,7 @@ class CallableSpec(TokenizerSpec):
     identity: str
     eos_id: int | None
     bos_id: int | None
+    pad_id: int | None
     decode: Callable[[list[int]], str] | None
 
     def load(self) -> CallableTokenizer:
@@ -33,6 +34,7 @@ class CallableSpec(TokenizerSpec):
             identity=self.identity,
             eos_id=self.eos_id,
             bos_id=self.bos_id,
+            pad_id=self.pad_id,
             decode=self.decode,
         )
 
@@ -54,11 +56,12 @@ class CallableTokenizer:
     Args:
         function: one list of ids for each text, without BOS and EOS. It must be a pure function:
             the same text always gives the same ids.
-        vocab_size: the largest id + 1, `eos_id` and `bos_id` included.
+        vocab_size: the largest id + 1, `eos_id`, `bos_id` and `pad_id` included.
         identity: names what the function computes, for example "my-tokenizer 3". Data that was
             tokenized under one identity is reused: change it whenever the ids change.
         eos_id: the id to end documents with, if there is one.
         bos_id: the id to begin documents with, if there is one.
+        pad_id: the id to fill up rows with, if there is one.
         decode: a function `list[int] -> str`, if there is one.
 
     Raises:
@@ -71,6 +74,7 @@ class CallableTokenizer:
     [97, 98, 99]
     """
 
+    chat_template = None
     notes: tuple[str, ...] = ()
     special_tokens: tuple[str, ...] = ()
 
@@ -82,6 +86,7 @@ class CallableTokenizer:
         identity: str,
         eos_id: int | None = None,
         bos_id: int | None = None,
+        pad_id: int | None = None,
         decode: Callable[[list[int]], str] | None = None,
     ) -> None:
         if not callable(function):
@@ -93,13 +98,13 @@ class CallableTokenizer:
             )
         if not 0 < vocab_size <= 2**32:
             raise UsageError(f"vocab_size is {vocab_size}; it must be from 1 to 2**32")
-        for what, value in (("eos_id", eos_id), ("bos_id", bos_id)):
+        for what, value in (("eos_id", eos_id), ("bos_id", bos_id), ("pad_id", pad_id)):
             if value is not None and not 0 <= value < vocab_size:
                 raise UsageError(
                     f"{what} is {value}, but vocab_size is {vocab_size}, so ids go from 0 to "
-                    f"{vocab_size - 1}. Count BOS and EOS in vocab_size"
+                    f"{vocab_size - 1}. Count BOS and EOS, and a pad, in vocab_size"
                 )
-        self._spec = CallableSpec(function, vocab_size, identity, eos_id, bos_id, decode)
+        self._spec = CallableSpec(function, vocab_size, identity, eos_id, bos_id, pad_id, decode)
         self.fingerprint = fingerprint_json(["callable", identity, vocab_size])
 
     @property
@@ -118,18 +123,22 @@ class CallableTokenizer:
     def declared_bos(self) -> int | None:
         return self._spec.bos_id
 
+    @property
+    def declared_pad(self) -> int | None:
+        return self._spec.pad_id
+
     def encode(self, texts: Sequence[str]) -> Encoded:
         """As `Tokenizer.encode`. What the function itself raises passes through unchanged."""
         result = self._spec.function(list(texts))
         return flatten_checked(result, len(texts), self.vocab_size, f"tokenizer {self.name!r}")
 
     def decode(self, ids: Ids) -> str:
-        """As `Tokenizer.decode`, with `eos_id` and `bos_id` left out."""
+        """As `Tokenizer.decode`, with `eos_id`, `bos_id` and `pad_id` left out."""
         if self._spec.decode is None:
             raise TokenizerError(
                 f"the tokenizer {self.name!r} cannot decode: pass decode= to CallableTokenizer"
             )
-        added = {self._spec.eos_id, self._spec.bos_id}
+        added = {self._spec.eos_id, self._spec.bos_id, self._spec.pad_id}
         found = id_list(ids, self.vocab_size, f"the tokenizer {self.name!r}")
         return self._spec.decode([i for i in found if i not in added])
 

@@ -15,7 +15,8 @@ from easydata.errors import TokenizerError
 from easydata.fingerprint import fingerprint_bytes
 from easydata.stages._checks import check_unicode, id_list
 from easydata.stages.base import Encoded, Ids, RowTokenizeError, TokenizerSpec
-from easydata.stages.declared import Declared
+from easydata.stages.chat import ChatTemplate, chat_template_from
+from easydata.stages.declared import TEMPLATE_FILE, Declared
 from easydata.stages.stored import Stored
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class JsonSpec(TokenizerSpec):
     fingerprint: str
     declared_eos: str | None
     declared_bos: str | None
+    declared_pad: str | None
+    chat_template: ChatTemplate | None
     notes: tuple[str, ...]
 
     def load(self) -> JsonTokenizer:
@@ -92,6 +95,14 @@ class JsonTokenizer:
     @property
     def declared_bos(self) -> str | None:
         return self._spec.declared_bos
+
+    @property
+    def declared_pad(self) -> str | None:
+        return self._spec.declared_pad
+
+    @property
+    def chat_template(self) -> ChatTemplate | None:
+        return self._spec.chat_template
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -151,13 +162,19 @@ class JsonTokenizer:
             for key, token in (
                 ("bos_token", self.declared_bos),
                 ("eos_token", self.declared_eos),
+                ("pad_token", self.declared_pad),
             )
             if token is not None
         }
+        template = {}
+        if self.chat_template is not None:
+            config |= self.chat_template.variables
+            template[TEMPLATE_FILE] = self.chat_template.source.encode("utf-8")
         stored = Stored(kind="json", name=self.name, parse_special=self._spec.parse_special)
         return {
             "tokenizer.json": self._spec.json.encode("utf-8"),
             "tokenizer_config.json": json.dumps(config, indent=1).encode("ascii") + b"\n",
+            **template,
             **stored.to_files(),
         }
 
@@ -211,9 +228,11 @@ def tokenizer_from_json(
         json=text,
         parse_special=parse_special,
         vocab_size=max(vocab.values()) + 1,
-        fingerprint=_fingerprint(fields, parse_special=parse_special),
+        fingerprint=_fingerprint(fields, declared, parse_special=parse_special),
         declared_eos=declared.eos,
         declared_bos=declared.bos,
+        declared_pad=declared.pad,
+        chat_template=chat_template_from(declared),
         notes=notes,
     )
     return JsonTokenizer(spec, core)
@@ -265,7 +284,7 @@ def _mark_special(fields: dict[str, Any], special: frozenset[str]) -> bool:
     return bool(tokens)
 
 
-def _fingerprint(fields: dict[str, Any], *, parse_special: bool) -> str:
+def _fingerprint(fields: dict[str, Any], declared: Declared, *, parse_special: bool) -> str:
     model = dict(fields["model"])
     vocab = model.pop("vocab")
     if isinstance(vocab, dict):
@@ -273,7 +292,9 @@ def _fingerprint(fields: dict[str, Any], *, parse_special: bool) -> str:
         vocab = sorted(vocab.items(), key=itemgetter(1))
     # The ids do not depend on the post-processor, which transformers adds to what has none.
     rest = {**fields, "model": model, "post_processor": None}
-    text = json.dumps([rest, vocab, parse_special], sort_keys=True, separators=(",", ":"))
+    # A pad token changes no id, and many scripts set one before they train.
+    identity = [rest, vocab, parse_special, declared.eos, declared.bos]
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
     return fingerprint_bytes(text.encode("ascii"))
 
 

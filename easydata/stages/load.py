@@ -31,7 +31,9 @@ _ACCEPTED = (
 )
 
 
-def load_tokenizer(tokenizer: Any, *, parse_special: bool | None = None) -> Tokenizer:
+def load_tokenizer(
+    tokenizer: Any, *, parse_special: bool | None = None, trust_remote_code: bool = False
+) -> Tokenizer:
     """The tokenizer that the argument names, as a copy that nothing else can change.
 
     Args:
@@ -41,6 +43,8 @@ def load_tokenizer(tokenizer: Any, *, parse_special: bool | None = None) -> Toke
         parse_special: whether text that spells a special token, such as "</s>", becomes that
             token. None means no, except for a folder that easydata wrote, where it means
             whatever it was when the tokenizer was stored.
+        trust_remote_code: let `transformers` run code that comes with a name or a folder. What
+            needs none loads without, either way.
 
     Raises:
         TokenizerError: it does not load, or cannot be cached.
@@ -50,7 +54,9 @@ def load_tokenizer(tokenizer: Any, *, parse_special: bool | None = None) -> Toke
     if isinstance(tokenizer, str) and tokenizer == "bytes":
         return _unparsed(ByteTokenizer(), parse_special=parse_special)
     if isinstance(tokenizer, str | os.PathLike):
-        return _from_name(os.fspath(tokenizer), parse_special=parse_special)
+        return _from_name(
+            os.fspath(tokenizer), parse_special=parse_special, trust_remote_code=trust_remote_code
+        )
     if isinstance(tokenizer, TokenizerSpec):
         return _unparsed(tokenizer.load(), parse_special=parse_special)
     found = _from_library_object(tokenizer, parse_special=bool(parse_special))
@@ -111,10 +117,10 @@ def _from_transformers(tokenizer: Any, name: str | None, *, parse_special: bool)
     )
 
 
-def _from_name(name: str, *, parse_special: bool | None) -> Tokenizer:
+def _from_name(name: str, *, parse_special: bool | None, trust_remote_code: bool) -> Tokenizer:
     path = Path(name).expanduser()
     if path.is_dir():
-        return _from_folder(path, parse_special=parse_special)
+        return _from_folder(path, parse_special=parse_special, trust_remote_code=trust_remote_code)
     if path.is_file():
         return _from_file(path, name, parse_special=bool(parse_special))
     if not _HUB_NAME.fullmatch(name) or name.endswith(".json"):
@@ -128,12 +134,14 @@ def _from_name(name: str, *, parse_special: bool | None) -> Tokenizer:
         purpose=f"the tokenizer {name!r} is no file or folder here; as a HuggingFace name it",
     )
     try:
-        found = transformers.AutoTokenizer.from_pretrained(name)
+        found = transformers.AutoTokenizer.from_pretrained(
+            name, trust_remote_code=trust_remote_code
+        )
     except Exception as error:  # OSError, ValueError, ImportError, and what its backends raise
         raise TokenizerError(
             f"tokenizer {name!r}: there is no such file or folder (looked for "
             f"{path.absolute()}), and transformers cannot load the HuggingFace name: "
-            f"{_first_line(error)}. Pass {_ACCEPTED}"
+            f"{_first_line(error)}. {_remedy(error)}"
         ) from error
     return _from_transformers(found, name, parse_special=bool(parse_special))
 
@@ -150,7 +158,7 @@ def _from_file(path: Path, name: str, *, parse_special: bool) -> Tokenizer:
     )
 
 
-def _from_folder(folder: Path, *, parse_special: bool | None) -> Tokenizer:
+def _from_folder(folder: Path, *, parse_special: bool | None, trust_remote_code: bool) -> Tokenizer:
     stored = read_stored(folder)
     name = str(folder)
     if stored is not None:
@@ -167,11 +175,13 @@ def _from_folder(folder: Path, *, parse_special: bool | None) -> Tokenizer:
         purpose=f"the tokenizer folder {folder} has no tokenizer.json; reading it",
     )
     try:
-        found = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        found = transformers.AutoTokenizer.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=trust_remote_code
+        )
     except Exception as error:  # OSError, ValueError, ImportError, and what its backends raise
         raise TokenizerError(
             f"the folder {folder} holds no tokenizer: it has no tokenizer.json, and transformers "
-            f"cannot load it: {_first_line(error)}. Pass {_ACCEPTED}"
+            f"cannot load it: {_first_line(error)}. {_remedy(error)}"
         ) from error
     _check_class(found, stored, folder)
     return _from_transformers(found, name, parse_special=bool(parse_special))
@@ -188,6 +198,12 @@ def _check_class(found: Any, stored: Stored | None, folder: Path) -> None:
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0]}".rstrip(".")
+
+
+def _remedy(error: Exception) -> str:
+    if "trust_remote_code=True" in str(error):
+        return "If you trust this code, pass trust_remote_code=True"
+    return f"Pass {_ACCEPTED}"
 
 
 def _label(value: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import tempfile
 from collections.abc import Sequence
@@ -13,11 +14,14 @@ from easydata.errors import TokenizerError
 from easydata.fingerprint import fingerprint_bytes, fingerprint_json
 from easydata.stages._checks import flatten_checked, id_list, utf8
 from easydata.stages.base import Encoded, Ids, TokenizerSpec
+from easydata.stages.chat import chat_template_from
 from easydata.stages.declared import declared_by
 from easydata.stages.stored import Stored
 
 __all__ = ["SlowSpec", "SlowTokenizer", "tokenizer_from_slow"]
 
+_CONFIG = "tokenizer_config.json"
+_REMOTE = "transformers_modules."
 # Where and by what a tokenizer was saved says nothing about its ids.
 _PASSING_KEYS = ("is_local", "local_files_only", "name_or_path", "transformers_version")
 
@@ -31,6 +35,21 @@ class SlowSpec(TokenizerSpec):
     saved: tuple[tuple[str, bytes], ...] = field(repr=False)
     parse_special: bool
     fingerprint: str
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Code that came with a name or a folder is in a package that only transformers finds.
+        if not self.cls.__module__.startswith(_REMOTE):
+            return self.__dict__
+        return self.__dict__ | {"cls": (self.cls.__module__, self.cls.__qualname__)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        cls = state["cls"]
+        if isinstance(cls, tuple):
+            from transformers.dynamic_module_utils import init_hf_modules
+
+            init_hf_modules()
+            cls = getattr(importlib.import_module(cls[0]), cls[1])
+        self.__dict__.update(state | {"cls": cls})
 
     def load(self) -> SlowTokenizer:
         with tempfile.TemporaryDirectory(prefix="easydata-tokenizer-") as folder:
@@ -61,6 +80,8 @@ class SlowTokenizer:
         declared = declared_by(core)
         self.declared_eos = declared.eos
         self.declared_bos = declared.bos
+        self.declared_pad = declared.pad
+        self.chat_template = chat_template_from(declared)
         self.special_tokens = tuple(str(token) for token in core.all_special_tokens)
         added = core.get_added_vocab().values()
         self.vocab_size = max(len(core), core.vocab_size, *(i + 1 for i in added))
@@ -154,7 +175,11 @@ def tokenizer_from_slow(tokenizer: Any, *, name: str, parse_special: bool) -> Sl
         saved = tuple((n, _canonical(n, Path(folder, n).read_bytes())) for n in names)
     identity = {
         "class": class_name(type(tokenizer)),
-        "files": {name: fingerprint_bytes(data) for name, data in saved},
+        "files": {
+            name: fingerprint_bytes(_without_template(name, data))
+            for name, data in saved
+            if not name.endswith(".jinja")
+        },
         "parse_special": parse_special,
     }
     return SlowSpec(
@@ -171,8 +196,17 @@ def class_name(cls: type[Any]) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
+def _without_template(name: str, data: bytes) -> bytes:
+    # A chat template changes the text of conversations, and no text's ids.
+    if name != _CONFIG:
+        return data
+    fields = json.loads(data)
+    fields.pop("chat_template", None)  # where versions before 5 of transformers save it
+    return json.dumps(fields, sort_keys=True).encode("ascii")
+
+
 def _canonical(name: str, data: bytes) -> bytes:
-    if name != "tokenizer_config.json":
+    if name != _CONFIG:
         return data
     # What was read again has nulls where nothing was written before.
     fields = {

@@ -213,7 +213,7 @@ def test_a_name_that_is_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_hub_name(monkeypatch: pytest.MonkeyPatch, bpe: Tokenizer) -> None:
     fast = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|endoftext|>")
-    monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda _: fast)
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda _, **__: fast)
     tokenizer = load_tokenizer("someone/something")
     assert (tokenizer.name, tokenizer.declared_eos) == ("someone/something", "<|endoftext|>")
 
