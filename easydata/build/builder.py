@@ -5,23 +5,22 @@ from __future__ import annotations
 import logging
 import shutil
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from easydata.build.assemble import ShardAssembler
 from easydata.build.existing import Existing
-from easydata.build.options import BuildOptions, Recipe
+from easydata.build.job import BuildJob, Outcome
 from easydata.build.parts import Part, block_bytes_for, cut_parts
 from easydata.build.progress import Meter, Progress
 from easydata.build.publish import commit, prepare
 from easydata.build.reading import SourceStream
 from easydata.build.store import PartStore, StoredPart
-from easydata.build.task import BuildTask, NamedBlock, TaskResult
+from easydata.build.task import NamedBlock, TaskResult
 from easydata.engine import Engine
 from easydata.errors import OutputExistsError, SourceError
 from easydata.fingerprint import fingerprint_strings
@@ -29,63 +28,12 @@ from easydata.format.arrays import count_values
 from easydata.format.features import HUGGINGFACE_KEY, huggingface_metadata
 from easydata.format.ledger import METADATA_KEY, PartEntry, SpanEntry
 from easydata.metadata import CacheMetadata
-from easydata.sources import Source
 
-__all__ = ["BuildJob", "Outcome", "run_build"]
+__all__ = ["run_build"]
 
 _log = logging.getLogger("easydata")
 _TASK_BYTES = 512 << 10
 _BAD_ROWS_SHOWN = 10
-
-
-@dataclass(frozen=True)
-class BuildJob:
-    """Everything a build needs, resolved.
-
-    Attributes:
-        sources: what to read.
-        out: the dataset directory, or that of all splits.
-        options: the checked options.
-        recipe: everything that shapes the result besides the sources' content.
-        task: what is done to each block.
-        features: HuggingFace features of kept fields that are richer than their types.
-        tokenizer: what the ledger records about the tokenizer.
-        tokenizer_files: what to store to load it again.
-        command: arguments of `easydata` that repeat the build, if it has such.
-    """
-
-    sources: Sequence[Source]
-    out: Path
-    options: BuildOptions
-    recipe: Recipe
-    task: BuildTask
-    features: Mapping[str, Any]
-    tokenizer: Mapping[str, Any]
-    tokenizer_files: Mapping[str, bytes]
-    command: Sequence[str] | None
-
-
-@dataclass
-class Outcome:
-    """What a build did.
-
-    Attributes:
-        parts: how many parts the result has.
-        reused: how many of them were finished before.
-        rows: rows in all splits.
-        tokens: tokens in all splits.
-        skipped: records left out because they are broken.
-        short: rows left out because they have too few tokens.
-        truncated: rows cut to the maximal length.
-    """
-
-    parts: int = 0
-    reused: int = 0
-    rows: int = 0
-    tokens: int = 0
-    skipped: int = 0
-    short: int = 0
-    truncated: int = 0
 
 
 @dataclass
@@ -106,6 +54,8 @@ def run_build(
     progress: Progress,
     existing: Existing | None,
     *,
+    reuse: Sequence[Existing],
+    request: str | None,
     only_reuse: bool,
 ) -> Outcome:
     """Build and publish.
@@ -115,14 +65,16 @@ def run_build(
         work: where finished parts and shards lie until the dataset is published.
         engine: where to tokenize.
         progress: told how far it is.
-        existing: a complete dataset at the same place, whose parts may be reused.
+        existing: a complete dataset at the same place.
+        reuse: datasets whose parts may be taken over.
+        request: identity of the call, for the ledger.
         only_reuse: refuse when a part is not in `existing`.
 
     Raises:
         OutputExistsError: `only_reuse`, and the sources give other parts than before.
         SourceError: there is not one row.
     """
-    build = _Build(job, work, progress, existing, only_reuse=only_reuse)
+    build = _Build(job, work, progress, existing, reuse=reuse, only_reuse=only_reuse)
     outcome = build.run(engine)
     if only_reuse and existing is not None and build.keys != existing.part_keys:
         raise OutputExistsError(_other_rows(job))
@@ -144,10 +96,14 @@ def run_build(
                 "command": job.command,
                 "split": split,
                 "tokenizer": dict(job.tokenizer),
+                "transform": job.transform and job.transform.to_json(),
+                "request": request,
+                "versions": job.versions,
             },
             cache=CacheMetadata(
                 source_hash=fingerprint_strings(build.keys),
                 tokenizer_hash=job.tokenizer["fingerprint"],
+                transform_hash=job.transform_hash,
                 config_hash=job.recipe.fingerprint,
             ),
             tokenizer_files=job.tokenizer_files,
@@ -168,6 +124,7 @@ class _Build:
         progress: Progress,
         existing: Existing | None,
         *,
+        reuse: Sequence[Existing],
         only_reuse: bool,
     ) -> None:
         options = job.options
@@ -181,7 +138,7 @@ class _Build:
         self.keys: list[str] = []
         self.stream = SourceStream(
             job.sources,
-            [job.task.fields.text, *job.task.fields.keep],
+            job.task.fields.names,
             block_bytes_for(options.window),
             options.limit,
         )
@@ -191,10 +148,14 @@ class _Build:
             split: PartStore(work / (split or "."), options.part_codec, keep_loose=is_parquet)
             for split in options.split_names
         }
-        if existing is not None and existing.folders.keys() == self._stores.keys():
-            for split, store in self._stores.items():
-                if existing.ledgers[split].metadata["shard_format"] == "ipc":
-                    store.index_dataset(existing.folders[split], existing.ledgers[split])
+        for other in reuse:
+            # Encoded batches cannot be taken out of a Parquet file.
+            if (
+                other.folders.keys() == self._stores.keys()
+                and other.metadata["shard_format"] == "ipc"
+            ):
+                for split, store in self._stores.items():
+                    store.index_dataset(other.folders[split], other.ledgers[split])
         self.assemblers = {
             split: ShardAssembler(
                 store,
@@ -275,11 +236,20 @@ class _Build:
         self._outcome.parts += 1
         self._outcome.skipped += stored[0].entry.skipped
         self._outcome.short += stored[0].entry.short
+        self._outcome.dropped += self._dropped(stored)
         self._outcome.truncated += stored[0].entry.truncated
         for assembler, found in zip(self.assemblers.values(), stored, strict=True):
             assembler.add(found.at([(span.source, span.block.first_record) for span in part.spans]))
             self._outcome.rows += found.rows
             self._outcome.tokens += found.tokens
+
+    def _dropped(self, stored: Sequence[StoredPart]) -> int:
+        """How many rows of a part the transform left out."""
+        if self._job.task.fields.transform is None:
+            return 0
+        entry = stored[0].entry
+        records = sum(span.records for span in entry.spans)
+        return records - sum(part.rows for part in stored) - entry.skipped - entry.short
 
     def _store(self, pending: _Pending) -> list[StoredPart]:
         """Write the part of each split."""
@@ -309,6 +279,7 @@ class _Build:
         cache = CacheMetadata(
             source_hash=source_hash,
             tokenizer_hash=self._job.tokenizer["fingerprint"],
+            transform_hash=self._job.transform_hash,
             config_hash=self._job.recipe.fingerprint,
             num_examples=rows,
         )
@@ -366,6 +337,8 @@ def _other_rows(job: BuildJob) -> str:
 def _no_rows(job: BuildJob, outcome: Outcome) -> str:
     names = ", ".join(source.name for source in job.sources[:3])
     why = "the input is empty"
-    if outcome.skipped or outcome.short:
+    if outcome.skipped or outcome.short or outcome.dropped:
         why = f"{outcome.skipped} records are broken and {outcome.short} rows are too short"
+        if outcome.dropped:
+            why = f"the transform left out {outcome.dropped} rows, {why}"
     return f"{names} gives not one row: {why}. There is nothing to build."

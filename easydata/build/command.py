@@ -24,6 +24,8 @@ def command_of(inputs: Sequence[Any], options: Mapping[str, Any]) -> list[str] |
     """
     words = ["build"]
     defaults = inspect.signature(build).parameters
+    if options["transform"] is not None:
+        return None
     try:
         words += [os.fspath(item) for item in inputs]
         for name, value in options.items():

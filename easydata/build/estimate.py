@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from easydata.build.builder import BuildJob
+from easydata.build.job import BuildJob
 from easydata.build.task import NamedBlock
 from easydata.format.alignment import ALIGNMENT
 from easydata.format.arrays import count_values
@@ -59,7 +59,7 @@ def estimate(job: BuildJob, workers: int) -> BuildEstimate:
     # Parquet pages are about as large as IPC bodies of the same kind.
     codec = Codec("zstd") if job.options.codec.name == "gzip" else job.options.codec
     for source in _spread(job.sources):
-        for block, raw in _head(source, [job.task.fields.text, *job.task.fields.keep]):
+        for block, raw in _head(source, job.task.fields.names):
             begin = time.perf_counter()
             result = job.task([NamedBlock(source.name, block)])
             seconds += time.perf_counter() - begin
@@ -94,7 +94,7 @@ def _spread(sources: Sequence[Source]) -> Sequence[Source]:
     return sources[::step]
 
 
-def _head(source: Source, field_names: Sequence[str]) -> Iterator[tuple[Block, float]]:
+def _head(source: Source, field_names: Sequence[str] | None) -> Iterator[tuple[Block, float]]:
     """The first blocks of a source, and about how many of its raw bytes each stands for."""
     if not source.is_file:
         # Opening an iterator would use it up; peeking does not.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from easydata.build.options import Recipe, differences
+from easydata.build.sources_changed import source_differences
 from easydata.errors import DatasetError, OutputExistsError
+from easydata.fingerprint import HashMode
 from easydata.format.directory import (
     SPLITS_FILE,
     STATE_FILE,
@@ -26,10 +28,12 @@ class Existing:
     """A complete dataset that a build finds at its output path.
 
     Attributes:
+        out: the output path.
         folders: dataset directory of each split; its only name is None without splits.
         ledgers: the ledger of each.
     """
 
+    out: Path
     folders: dict[str | None, Path]
     ledgers: dict[str | None, Ledger]
 
@@ -37,42 +41,50 @@ class Existing:
     def _first(self) -> Ledger:
         return next(iter(self.ledgers.values()))
 
-    def reasons_to_rebuild(self, recipe: Recipe, sources: Sequence[Source]) -> list[str]:
-        """What makes the dataset another than the one asked for, as far as known at once."""
-        return [
-            *differences(self._first.metadata["recipe"], recipe.values),
-            *self._changed_sources(sources),
-        ]
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """What the ledger says of the whole dataset."""
+        return self._first.metadata
 
     @property
     def part_keys(self) -> list[str]:
         """The keys of its parts, in order."""
         return [part.key for part in self._first.parts()]
 
+    @property
+    def has_unfinished_work(self) -> bool:
+        """Whether a build was killed here, and left something."""
+        return (self.out / WORK_FOLDER).exists()
+
+    def tokenizer_files(self) -> dict[str, bytes]:
+        """Names and contents of the files of the tokenizer that is stored beside the data."""
+        name = self.metadata["tokenizer"]["folder"]
+        if name is None:
+            return {}
+        folder = next(iter(self.folders.values())) / name
+        return {
+            path.relative_to(folder).as_posix(): path.read_bytes()
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        }
+
     def tells_all(self, sources: Sequence[Source]) -> bool:
         """True if no reason to rebuild means no difference: every source has an identity, and
         the extensions, which say how the same bytes are read, are those of before.
         """
-        ledger = self._first
-        return None not in ledger.source_hashes() and all(
-            Path(source.name).suffixes[-2:] == Path(ledger.source(index)["name"]).suffixes[-2:]
-            for index, source in enumerate(sources)
+        recorded = self._first.sources()
+        return len(recorded) == len(sources) and all(
+            entry["hash"] is not None
+            and Path(source.name).suffixes[-2:] == Path(entry["name"]).suffixes[-2:]
+            for source, entry in zip(sources, recorded, strict=True)
         )
 
-    def _changed_sources(self, sources: Sequence[Source]) -> list[str]:
-        ledger = self._first
-        recorded = ledger.source_hashes()
-        if len(recorded) != len(sources):
-            return [f"there were {len(recorded)} sources and are {len(sources)}"]
-        changed = [
-            source.name
-            for source, old in zip(sources, recorded, strict=True)
-            if old is not None and source.read_content_hash() != old
-        ]
-        if not changed:
-            return []
-        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
-        return [f"the content of {changed[0]}{more} changed"]
+    def changed_sources(self, sources: Sequence[Source], hash_fn: HashMode) -> list[str]:
+        """What differs between these sources and those that the dataset was made from, in words.
+
+        Only sources that have an identity can be compared.
+        """
+        return source_differences(self._first.sources(), sources, hash_fn)
 
 
 def inspect_output(out: Path, *, overwrite: bool) -> Existing | None:
@@ -140,4 +152,4 @@ def _open_existing(out: Path) -> Existing:
             raise DatasetError(
                 f"The ledger of {folder} is missing. Pass --overwrite to build it again."
             ) from error
-    return Existing(folders, ledgers)
+    return Existing(out, folders, ledgers)

@@ -6,18 +6,20 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from easydata._units import parse_bytes
 from easydata.errors import UsageError
-from easydata.fingerprint import fingerprint_json
+from easydata.fingerprint import HashMode, fingerprint_json
 from easydata.format.codecs import Codec, ShardFormat, resolve_format
 from easydata.format.ledger import FORMAT_VERSION
 
-__all__ = ["BuildOptions", "Recipe", "check_options", "differences"]
+__all__ = ["BuildOptions", "Padding", "Recipe", "check_options", "make_recipe", "option_values"]
 
 _SPLIT_NAME = re.compile(r"\w+")
 _MIN_PART_BYTES = 1024
+
+Padding = Literal["longest", "max_length"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,9 @@ class BuildOptions:
 
     text_field: str
     keep_fields: tuple[str, ...]
+    rename_fields: Mapping[str, str]
+    type: str | None
+    text_rows: str
     codec: Codec
     shard_format: ShardFormat
     workers: int | None
@@ -33,8 +38,12 @@ class BuildOptions:
     part_bytes: int
     min_tokens: int
     max_length: int | None
+    padding: Padding | None
+    attention_mask: bool
+    batch_size: int | None
     limit: int | None
     skip_bad: bool
+    hash_fn: HashMode
     splits: Mapping[str, float] | None
 
     @property
@@ -83,6 +92,9 @@ def check_options(
     *,
     text_field: str,
     keep_fields: Sequence[str],
+    rename_fields: Mapping[str, str] | None,
+    type: str | None,
+    text_rows: str,
     compression: str,
     format: str | None,
     workers: int | None,
@@ -90,8 +102,12 @@ def check_options(
     part_size: int | str,
     min_tokens: int,
     max_length: int | None,
+    padding: str | None,
+    attention_mask: bool,
+    batch_size: int | None,
     limit: int | None,
     on_error: str,
+    hash_fn: str,
     splits: Mapping[str, float] | None,
 ) -> BuildOptions:
     """Check the arguments of `build`.
@@ -105,16 +121,20 @@ def check_options(
         raise UsageError(f"keep_fields names a field twice: {', '.join(keep_fields)}.")
     if on_error not in ("raise", "skip"):
         raise UsageError(f"on_error is {on_error!r}; choose 'raise' or 'skip'.")
+    if hash_fn not in get_args(HashMode):
+        raise UsageError(f"hash_fn is {hash_fn!r}; choose {', '.join(get_args(HashMode))}.")
     for name, value, least in (
         ("workers", workers, 1),
         ("min_tokens", min_tokens, 0),
         ("max_length", max_length, 1),
+        ("batch_size", batch_size, 1),
         ("limit", limit, 1),
     ):
         if value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise UsageError(f"{name} is {value!r}; it must be a whole number from {least} up.")
+    _check_padding(padding, max_length, batch_size, attention_mask=attention_mask)
     part_bytes = parse_bytes(part_size, name="part_size")
     if part_bytes < _MIN_PART_BYTES:
         raise UsageError(
@@ -124,6 +144,9 @@ def check_options(
     return BuildOptions(
         text_field=text_field,
         keep_fields=tuple(keep_fields),
+        rename_fields=_check_rename(rename_fields),
+        type=type,
+        text_rows=text_rows,
         codec=codec,
         shard_format=resolve_format(format, codec),
         workers=workers,
@@ -131,8 +154,12 @@ def check_options(
         part_bytes=part_bytes,
         min_tokens=min_tokens,
         max_length=max_length,
+        padding=padding,  # type: ignore[arg-type]
+        attention_mask=attention_mask,
+        batch_size=batch_size,
         limit=limit,
         skip_bad=on_error == "skip",
+        hash_fn=hash_fn,  # type: ignore[arg-type]
         splits=_check_splits(splits),
     )
 
@@ -152,8 +179,10 @@ def make_recipe(
     tokenizer: str,
     bos_id: int | None,
     eos_id: int | None,
+    pad_id: int | None,
     dtype: str,
-    reading: Mapping[str, Any],
+    transform: str | None,
+    chat_template: str | None,
 ) -> Recipe:
     """The recipe of a build.
 
@@ -163,40 +192,79 @@ def make_recipe(
         tokenizer: the tokenizer's fingerprint.
         bos_id: id put before each row, if any.
         eos_id: id put after each row, if any.
+        pad_id: id that rows are filled up with, if any.
         dtype: type of the token ids.
-        reading: how files are read, where that was asked for.
+        transform: fingerprint of the function that rows go through, if any.
+        chat_template: fingerprint of the template that conversations are rendered with, if any.
     """
     return Recipe(
         {
             "format_version": FORMAT_VERSION,
-            "text_field": options.text_field,
+            **option_values(options),
             "keep_fields": [[name, kind] for name, kind in keep.items()],
-            "reading": dict(reading),
             "tokenizer": tokenizer,
             "bos_id": bos_id,
             "eos_id": eos_id,
+            "pad_id": pad_id,
             "dtype": dtype,
-            "min_tokens": options.min_tokens,
-            "max_length": options.max_length,
-            "compression": str(options.codec),
-            "format": options.shard_format,
-            "shard_size": options.shard_bytes,
-            "part_size": options.part_bytes,
-            "limit": options.limit,
-            "on_error": "skip" if options.skip_bad else "raise",
-            "splits": [[n, s] for n, s in options.splits.items()] if options.splits else None,
+            "transform": transform,
+            "chat_template": chat_template,
         }
     )
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What differs between the recipes of two builds, in words."""
-    names = [*new, *(name for name in old if name not in new)]
-    return [
-        f"{name} was {old.get(name)!r} and is {new.get(name)!r}"
-        for name in names
-        if old.get(name) != new.get(name)
-    ]
+def option_values(options: BuildOptions) -> dict[str, Any]:
+    """The part of a recipe that follows from the options alone: JSON values by name."""
+    return {
+        "text_field": options.text_field,
+        "rename_fields": sorted([old, new] for old, new in options.rename_fields.items()),
+        "type": options.type,
+        "text_rows": options.text_rows,
+        "min_tokens": options.min_tokens,
+        "max_length": options.max_length,
+        "padding": options.padding,
+        "attention_mask": options.attention_mask,
+        # How texts are batched shows where each batch is padded to its longest row.
+        "batch_size": options.batch_size if options.padding == "longest" else None,
+        "compression": str(options.codec),
+        "format": options.shard_format,
+        "shard_size": options.shard_bytes,
+        "part_size": options.part_bytes,
+        "limit": options.limit,
+        "on_error": "skip" if options.skip_bad else "raise",
+        "splits": [[n, s] for n, s in options.splits.items()] if options.splits else None,
+    }
+
+
+def _check_padding(
+    padding: str | None, max_length: int | None, batch_size: int | None, *, attention_mask: bool
+) -> None:
+    if padding not in (None, *get_args(Padding)):
+        raise UsageError(f"padding is {padding!r}; choose None, 'longest' or 'max_length'.")
+    if padding == "max_length" and max_length is None:
+        raise UsageError("padding='max_length' needs a max_length, to which rows are padded.")
+    if padding == "longest" and batch_size is None:
+        raise UsageError(
+            "padding='longest' needs a batch_size: rows are padded to the longest of so many."
+        )
+    if attention_mask and padding is None:
+        raise UsageError(
+            "attention_mask=True marks what is no padding, but nothing is padded. "
+            "Pass padding=..., or leave it out."
+        )
+
+
+def _check_rename(rename: Mapping[str, str] | None) -> Mapping[str, str]:
+    if rename is None:
+        return {}
+    if not isinstance(rename, Mapping) or not all(
+        isinstance(name, str) for pair in rename.items() for name in pair
+    ):
+        raise UsageError(f"rename_fields is {rename!r}; give names by name, as {{'old': 'new'}}.")
+    twice = [new for new in rename.values() if list(rename.values()).count(new) > 1]
+    if twice:
+        raise UsageError(f"rename_fields gives two fields the name {twice[0]!r}.")
+    return dict(rename)
 
 
 def _check_splits(splits: Mapping[str, float] | None) -> Mapping[str, float] | None:

@@ -15,7 +15,7 @@ from easydata.errors import UsageError
 
 __all__ = ["Meter", "Progress", "ProgressKind", "Snapshot", "make_progress"]
 
-ProgressKind = Literal["auto", "rich", "json", "none"]
+ProgressKind = Literal["auto", "rich", "tqdm", "json", "none"]
 _SECONDS_BETWEEN = 0.2
 _WIDE = 120  # columns of a terminal
 
@@ -80,11 +80,13 @@ def make_progress(kind: ProgressKind) -> Progress:
         kind = "rich" if sys.stderr.isatty() else "none"
     if kind == "rich":
         return _RichProgress()
+    if kind == "tqdm":
+        return _TqdmProgress()
     if kind == "json":
         return _JsonProgress()
     if kind == "none":
         return _NoProgress()
-    raise UsageError(f"progress is {kind!r}; choose 'auto', 'rich', 'json' or 'none'.")
+    raise UsageError(f"progress is {kind!r}; choose 'auto', 'rich', 'tqdm', 'json' or 'none'.")
 
 
 class _NoProgress:
@@ -144,6 +146,31 @@ class _JsonProgress(_Timed):
 
     def _write(self, value: dict[str, Any]) -> None:
         print(json.dumps(value), file=sys.stderr, flush=True)
+
+
+class _TqdmProgress(_Timed):
+    """A plain bar on standard error, which notebooks and log files take too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from tqdm import tqdm
+
+        self._bar = tqdm(desc="reading", unit="B", unit_scale=True, leave=False)
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._bar.close()
+
+    def _write_line(self, line: str) -> None:
+        self._bar.write(line, file=sys.stderr)
+
+    def _show(self, snapshot: Snapshot, seconds: float) -> None:
+        self._bar.total = snapshot.bytes_total
+        self._bar.set_postfix_str(
+            f"{format_count(snapshot.tokens)} tokens, "
+            f"{format_count(snapshot.tokens / seconds)} tokens/s",
+            refresh=False,
+        )
+        self._bar.update(snapshot.bytes_done - self._bar.n)
 
 
 class _RichProgress(_Timed):

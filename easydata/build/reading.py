@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from easydata.build.parts import SourceBlocks
+from easydata.build.sources_changed import stamp_text
 from easydata.sources import Block, Source
 
 __all__ = ["SourceStream"]
@@ -23,7 +24,7 @@ class SourceStream:
     def __init__(
         self,
         sources: Sequence[Source],
-        field_names: Sequence[str],
+        field_names: Sequence[str] | None,
         block_bytes: int,
         limit: int | None,
     ) -> None:
@@ -34,6 +35,7 @@ class SourceStream:
         self.bytes_read = 0
         self.content_read = 0
         self.hashes: list[str | None] = [None] * len(sources)
+        self._stamps: list[str | None] = [None] * len(sources)
 
     @property
     def bytes_total(self) -> int | None:
@@ -54,14 +56,15 @@ class SourceStream:
             yield SourceBlocks(source.is_file, self._blocks(index, source))
 
     def entries(self) -> list[dict[str, Any]]:
-        """Name, raw bytes and identity of each source, for the ledger."""
+        """Name, raw bytes, identity and stamp of each source, for the ledger."""
         return [
-            {"name": source.name, "bytes": source.nbytes, "hash": found}
-            for source, found in zip(self._sources, self.hashes, strict=True)
+            {"name": source.name, "bytes": source.nbytes, "hash": found, "stamp": stamp}
+            for source, found, stamp in zip(self._sources, self.hashes, self._stamps, strict=True)
         ]
 
     def _blocks(self, index: int, source: Source) -> Iterator[Block]:
         before = self.bytes_read
+        self._stamps[index] = stamp_text(source.stamp())  # of what is read from here on
         with source.open(self._field_names, self._block_bytes) as reader:
             for block in reader:
                 self.bytes_read = before + reader.bytes_read

@@ -1,46 +1,36 @@
-"""From what a user passes to a job, and from a job to a dataset."""
+"""What a call of `build` does: look at what is there, and build what is not."""
 
 from __future__ import annotations
 
-import inspect
 import logging
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
-
-import pyarrow as pa
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
 
 from easydata._units import format_count
-from easydata.build.builder import BuildJob, Outcome, run_build
-from easydata.build.command import command_of
+from easydata.build.builder import run_build
 from easydata.build.estimate import BuildEstimate, estimate
-from easydata.build.existing import inspect_output
-from easydata.build.options import BuildOptions, available_cores, check_options, make_recipe
+from easydata.build.existing import Existing, inspect_output
+from easydata.build.job import BuildJob, Outcome
+from easydata.build.prepare import Request, check_request, prepare_job
 from easydata.build.progress import Progress, ProgressKind, make_progress
 from easydata.build.publish import finish_commit
-from easydata.build.task import BuildTask
+from easydata.build.reasons import reasons_to_rebuild
+from easydata.build.request import request_fingerprint
 from easydata.build.work import discard_work, work_folder
-from easydata.engine import ProcessEngine, SerialEngine, is_portable
+from easydata.engine import Engine, ProcessEngine, SerialEngine, is_portable
 from easydata.errors import OutputExistsError, UsageError
-from easydata.format.directory import TOKENS
-from easydata.sources import Fields, Source, find_sources, infer_types
-from easydata.stages import (
-    TokenizeStage,
-    choose_dtype,
-    load_tokenizer,
-    resolve_special,
-)
 
-__all__ = ["BuildReport", "estimate_build", "run"]
+__all__ = ["BuildReport", "Replace", "estimate_build", "run"]
 
 _log = logging.getLogger("easydata")
-_CHECKED = tuple(inspect.signature(check_options).parameters)
 _WORKER_MODULES = ("easydata.build.task",)
-# Starting worker processes takes about as long as tokenizing this much in one thread.
-_SMALL_BYTES = 2_000_000
+
+Replace: TypeAlias = Literal["never", "changed", "always", "renew"]
+"""What to do with a dataset that is there: refuse to replace one that was made from something
+else; replace it; build again even if nothing changed, which mends damage; or do so and take over
+none of its parts."""
 
 
 @dataclass(frozen=True)
@@ -51,78 +41,51 @@ class BuildReport:
         outcome: what was done; None if the dataset was there already and is up to date.
         summary: the same as one line.
         seconds: how long it took.
+        reasons: why the dataset that was there had to be replaced; empty if there was none.
     """
 
     outcome: Outcome | None
     summary: str
     seconds: float
+    reasons: Sequence[str] = field(default=())
 
 
 def run(
-    sources: Any, options: Mapping[str, Any], *, progress: ProgressKind, overwrite: bool
+    sources: Any,
+    options: Mapping[str, Any],
+    *,
+    progress: ProgressKind,
+    replace: Replace,
+    engine: Engine | None = None,
+    reuse: Sequence[Existing] = (),
 ) -> BuildReport:
     """Build, and report what was done.
 
     Args:
         sources: as for `build`.
-        options: all other arguments of `build` by name.
+        options: the other arguments of `build` that say what to make, by name.
         progress: as for `build`.
-        overwrite: as for `build`.
+        replace: what to do with a dataset that is there.
+        engine: where to tokenize; by default worker processes of this machine.
+        reuse: other datasets whose parts may be taken over.
     """
     start = time.monotonic()
     with make_progress(progress) as shown:
-        request = _check(sources, options)
-        with ProcessEngine(request.workers, modules=_WORKER_MODULES) as processes:
-            if request.workers > 1 and not inspect_output(request.out, overwrite=overwrite):
-                processes.start()  # there is work to do: they import while this process prepares
-            job = _prepare_job(request, options)
-            outcome = _build(request, job, processes, shown, overwrite=overwrite)
-        line = f"{job.out} is up to date; nothing to do."
+        request = check_request(sources, options)
+        identity = request_fingerprint(request, options)
+        reasons: Sequence[str] = ()
+        if replace in ("never", "changed") and _is_known(request, identity):
+            outcome = None
+        else:
+            outcome, reasons = _prepare_and_build(
+                request, options, identity, shown, replace=replace, engine=engine, reuse=reuse
+            )
+        line = f"{request.out} is up to date; nothing to do."
         if outcome is not None:
-            line = _summary(job.out, outcome, time.monotonic() - start)
+            line = _summary(request, outcome, time.monotonic() - start)
         shown.say(line)
         _log.info("%s", line)
-    return BuildReport(outcome, line, time.monotonic() - start)
-
-
-def _is_up_to_date(job: BuildJob, *, overwrite: bool) -> bool:
-    """True if the dataset is surely there already.
-
-    Raises:
-        OutputExistsError: something else is there.
-    """
-    existing = inspect_output(job.out, overwrite=overwrite)
-    if existing is None or overwrite:
-        return False
-    reasons = existing.reasons_to_rebuild(job.recipe, job.sources)
-    if reasons:
-        raise OutputExistsError(
-            f"{job.out} holds another dataset: {'; '.join(reasons)}. "
-            "Pass --overwrite to replace it, or choose another folder with --out."
-        )
-    return existing.tells_all(job.sources)
-
-
-def _build(
-    request: _Request,
-    job: BuildJob,
-    processes: ProcessEngine,
-    progress: Progress,
-    *,
-    overwrite: bool,
-) -> Outcome | None:
-    """Build unless it is done already, which gives None."""
-    if _is_up_to_date(job, overwrite=overwrite):
-        discard_work(job.out, job.recipe.fingerprint, lambda: finish_commit(job.out))
-        return None
-    with work_folder(job.out, job.recipe.fingerprint) as work:
-        # Another build may have finished while this one waited for the lock.
-        if _is_up_to_date(job, overwrite=overwrite):
-            return None
-        existing = inspect_output(job.out, overwrite=overwrite)
-        only_reuse = existing is not None and not overwrite
-        engine = processes if _worker_count(request, job) > 1 else SerialEngine()
-        return run_build(job, work, engine, progress, existing, only_reuse=only_reuse)
+    return BuildReport(outcome, line, time.monotonic() - start, reasons)
 
 
 def estimate_build(sources: Any, options: Mapping[str, Any]) -> BuildEstimate:
@@ -135,172 +98,115 @@ def estimate_build(sources: Any, options: Mapping[str, Any]) -> BuildEstimate:
         raise UsageError(
             "dry_run would use up the first rows of an iterator. Pass a list, a Dataset or files."
         )
-    request = _check(sources, options)
-    job = _prepare_job(request, options)
+    request = check_request(sources, options)
+    job = prepare_job(request, options)
     return estimate(job, _worker_count(request, job))
 
 
-class _Request(NamedTuple):
-    """What was asked for, checked as far as it can be without the tokenizer.
+def _is_known(request: Request, identity: str | None) -> bool:
+    """True if the very same call made what is there, of sources that have not changed since.
 
-    Attributes:
-        given: the sources as they were passed.
-        options: the checked options.
-        out: where to build.
-        sources: what to read.
-        workers: how many processes shall tokenize; with one, this process does.
-        is_fixed: this number was passed.
+    Nothing has to be loaded to find that out. False says nothing.
     """
+    if identity is None or not request.out.is_dir():
+        return False
+    existing = inspect_output(request.out, overwrite=True)
+    return (
+        existing is not None
+        and existing.metadata.get("request") == identity
+        and not existing.has_unfinished_work
+        and existing.tells_all(request.sources)
+        and not existing.changed_sources(request.sources, request.options.hash_fn)
+    )
 
-    given: Sequence[Any]
-    options: BuildOptions
-    out: Path
-    sources: Sequence[Source]
-    workers: int
-    is_fixed: bool
+
+def _prepare_and_build(
+    request: Request,
+    options: Mapping[str, Any],
+    identity: str | None,
+    progress: Progress,
+    *,
+    replace: Replace,
+    engine: Engine | None,
+    reuse: Sequence[Existing],
+) -> tuple[Outcome | None, Sequence[str]]:
+    """Build unless it is done already, which gives None; and why what was there was no hit."""
+    with ProcessEngine(request.workers, modules=_WORKER_MODULES) as processes:
+        is_free = inspect_output(request.out, overwrite=replace != "never") is None
+        if engine is None and request.workers > 1 and is_free:
+            processes.start()  # there is work to do: they import while this process prepares
+        job = prepare_job(request, options)
+        reasons = _look(job, replace)
+        if reasons is None:
+            fingerprint = job.recipe.fingerprint
+            discard_work(job.out, fingerprint, lambda: finish_commit(job.out))
+            return None, ()
+        with work_folder(job.out, job.recipe.fingerprint) as work:
+            # Another build may have finished while this one waited for the lock.
+            reasons = _look(job, replace)
+            if reasons is None:
+                return None, ()
+            existing = inspect_output(job.out, overwrite=replace != "never")
+            if existing is None and reuse:
+                reasons = reasons_to_rebuild(reuse[0], job)
+            outcome = run_build(
+                job,
+                work,
+                engine or _local_engine(request, job, processes),
+                progress,
+                existing,
+                reuse=[*reuse, *([existing] if existing and replace != "renew" else [])],
+                request=identity,
+                only_reuse=existing is not None and replace == "never",
+            )
+            return outcome, reasons
 
 
-def _check(sources: Any, options: Mapping[str, Any]) -> _Request:
-    """Check the arguments, find the sources.
+def _look(job: BuildJob, replace: Replace) -> Sequence[str] | None:
+    """None if the dataset is surely there already; else what makes another one of it, if known.
 
     Raises:
-        EasyDataError: the first thing that is wrong.
+        OutputExistsError: something else is there, which must not be replaced.
     """
-    checked = check_options(**{name: options[name] for name in _CHECKED})
-    out = _local_path(options["out"])
-    found = find_sources(
-        sources,
-        type=options["type"],
-        storage_options=options["storage_options"],
-        text_rows=options["text_rows"],
-    )
-    given = sources if isinstance(sources, list | tuple) else [sources]
-    _refuse_own_output(out, given, found)
-    workers = options["workers"]
-    return _Request(
-        given, checked, out, found, workers or _default_workers(found), workers is not None
-    )
-
-
-def _prepare_job(request: _Request, options: Mapping[str, Any]) -> BuildJob:
-    """Load the tokenizer, agree on types.
-
-    Raises:
-        EasyDataError: the first thing that is wrong; nothing was written.
-    """
-    checked, found = request.options, request.sources
-    tokenizer = load_tokenizer(options["tokenizer"], parse_special=options["parse_special"] or None)
-    for note in tokenizer.notes:
-        _log.warning("%s", note)
-    special = resolve_special(
-        tokenizer,
-        add_bos=options["add_bos"],
-        add_eos=options["add_eos"],
-        bos_token=options["bos_token"],
-        eos_token=options["eos_token"],
-    )
-    dtype = choose_dtype(tokenizer.vocab_size, options["dtype"])
-    keep = infer_types(found, checked.text_field, checked.keep_fields, options["schema"])
-    recipe = make_recipe(
-        checked,
-        keep={name: str(kind) for name, kind in keep.items()},
-        tokenizer=tokenizer.fingerprint,
-        bos_id=special.bos_id,
-        eos_id=special.eos_id,
-        dtype=dtype.name,
-        reading={"type": options["type"], "text_rows": options["text_rows"]},
-    )
-    stage = TokenizeStage(
-        tokenizer.spec(),
-        dtype.name,
-        bos_id=special.bos_id,
-        eos_id=special.eos_id,
-        min_tokens=checked.min_tokens,
-        max_length=checked.max_length,
-    )
-    columns = {TOKENS: pa.list_(pa.from_numpy_dtype(dtype)), **keep}
-    return BuildJob(
-        sources=found,
-        out=request.out,
-        options=checked,
-        recipe=recipe,
-        task=BuildTask(
-            Fields(checked.text_field, keep),
-            stage,
-            pa.schema(columns),
-            tuple(checked.splits.values()) if checked.splits else (1.0,),
-            checked.skip_bad,
-        ),
-        features=_rich_features(found, list(keep)),
-        tokenizer={
-            "name": tokenizer.name,
-            "fingerprint": tokenizer.fingerprint,
-            "vocab_size": tokenizer.vocab_size,
-            "bos_id": special.bos_id,
-            "eos_id": special.eos_id,
-        },
-        tokenizer_files=tokenizer.files(),
-        command=command_of(request.given, options),
-    )
-
-
-def _rich_features(sources: Sequence[Source], keep: Sequence[str]) -> dict[str, Any]:
-    """Features that the first source which declares any gives to kept fields."""
-    if keep:
-        for source in sources:
-            if source.features:
-                return {name: source.features[name] for name in keep if name in source.features}
-    return {}
-
-
-def _refuse_own_output(out: Path, given: Sequence[Any], found: Sequence[Source]) -> None:
-    """A dataset must not become part of its own input when it is built again."""
-    inputs = [item for item in given if isinstance(item, str | os.PathLike)]
-    folder = out.resolve()
-    inside = [item for item in inputs if folder.is_relative_to(Path(item).resolve())]
-    inside += [s.name for s in found if s.is_file and Path(s.name).resolve().is_relative_to(folder)]
-    if inside:
-        raise UsageError(
-            f"out is {out}, which lies in the input {inside[0]} or holds it. "
-            "Choose a folder apart from the input with --out."
+    existing = inspect_output(job.out, overwrite=replace != "never")
+    if existing is None:
+        return ()
+    reasons = reasons_to_rebuild(existing, job)
+    if replace in ("always", "renew"):
+        return reasons
+    if reasons and replace == "never":
+        raise OutputExistsError(
+            f"{job.out} holds another dataset: {'; '.join(reasons)}. "
+            "Pass --overwrite to replace it, or choose another folder with --out."
         )
+    return None if not reasons and existing.tells_all(job.sources) else reasons
 
 
-def _local_path(out: str | os.PathLike[str]) -> Path:
-    text = os.fspath(out)
-    if "://" in text:
-        raise UsageError(
-            f"out is {text!r}; a dataset is built on a local disk. Build it there, then copy it."
-        )
-    return Path(text)
+def _local_engine(request: Request, job: BuildJob, processes: ProcessEngine) -> Engine:
+    return processes if _worker_count(request, job) > 1 else SerialEngine()
 
 
-def _default_workers(sources: Sequence[Source]) -> int:
-    sizes = [source.nbytes for source in sources]
-    if None not in sizes and sum(size or 0 for size in sizes) < _SMALL_BYTES:
-        return 1
-    return available_cores()
-
-
-def _worker_count(request: _Request, job: BuildJob) -> int:
+def _worker_count(request: Request, job: BuildJob) -> int:
     if request.is_fixed or request.workers == 1 or is_portable(job.task):
         return request.workers
     _log.warning(
-        "The tokenizer is code of the script itself, which worker processes cannot import: "
-        "it runs in this process. Move it to a module to use all cores."
+        "The tokenizer or the transform is code of the script itself, which worker processes "
+        "cannot import: it runs in this process. Move it to a module to use all cores."
     )
     return 1
 
 
-def _summary(out: Path, outcome: Outcome, seconds: float) -> str:
+def _summary(request: Request, outcome: Outcome, seconds: float) -> str:
     parts = [
-        f"{out}: {format_count(outcome.rows)} rows, {format_count(outcome.tokens)} tokens "
+        f"{request.out}: {format_count(outcome.rows)} rows, {format_count(outcome.tokens)} tokens "
         f"in {seconds:.1f} s"
     ]
     if outcome.reused:
         parts.append(f"{outcome.reused} of {outcome.parts} parts reused")
     if outcome.skipped:
         parts.append(f"{format_count(outcome.skipped)} broken rows left out")
+    if outcome.dropped:
+        parts.append(f"{format_count(outcome.dropped)} rows left out by the transform")
     if outcome.short:
         parts.append(f"{format_count(outcome.short)} short rows left out")
     if outcome.truncated:

@@ -14,12 +14,13 @@ import xxhash
 
 from easydata.errors import BadRowError
 from easydata.format.arrays import number_array
-from easydata.sources import Block, Fields, Rows
+from easydata.sources import Block, Fields, Rows, parse_rows
 from easydata.stages import RowTokenizeError, Tokenized, TokenizeStage
 
-__all__ = ["NOT_KEPT", "BuildTask", "NamedBlock", "TaskResult"]
+__all__ = ["MASK", "NOT_KEPT", "BuildTask", "NamedBlock", "TaskResult"]
 
 _REMEDY = "Repair the row, or leave such rows out with on_error='skip' (--on-error skip)."
+MASK = "attention_mask"
 NOT_KEPT = 255  # in TaskResult.splits: the record is a row of no split
 
 
@@ -55,7 +56,7 @@ class BuildTask:
     Attributes:
         fields: which fields of a row are wanted.
         stage: the tokenizer and its options.
-        schema: of the result: the token column, then the kept fields.
+        schema: of the result: the token column, its mask if there is one, the kept fields.
         split_shares: shares of the splits; a row's split follows from its text alone.
         skip_bad: report broken records instead of raising.
     """
@@ -78,14 +79,16 @@ class BuildTask:
             BadRowError: a record is broken; names its source and line.
             TokenizerError: the tokenizer failed.
         """
-        parsed = [block.rows(self.fields) for _, block in blocks]
-        bad = [
-            f"{_where(name, block, item.record)}: {item.reason}"
+        parsed = [parse_rows(block, self.fields) for _, block in blocks]
+        found = [
+            (f"{_where(name, block, item.record)}: {item.reason}", item.cause)
             for (name, block), rows in zip(blocks, parsed, strict=True)
             for item in rows.bad
         ]
-        if bad and not self.skip_bad:
-            raise BadRowError(f"{bad[0]}. {_REMEDY}")
+        if found and not self.skip_bad:
+            message, cause = found[0]
+            raise BadRowError(f"{message}. {_REMEDY}") from cause
+        bad = [message for message, _ in found]
         texts = [text for rows in parsed for text in rows.texts]
         tokenized, unfit = self._tokenize(texts)
         for row, reason in unfit.items():
@@ -96,14 +99,16 @@ class BuildTask:
 
         split_of_row = self._choose_splits(texts)
         split_of_row[~tokenized.keep] = NOT_KEPT
-        column = tokenized.column()
+        columns = [tokenized.column()]
+        if tokenized.mask is not None:
+            columns.append(tokenized.mask_column())
         kept_columns = [
             pa.concat_arrays([rows.kept[name] for rows in parsed]).filter(
                 number_array(tokenized.keep)
             )
             for name in self.fields.keep
         ]
-        whole = pa.record_batch([column, *kept_columns], schema=self.schema)
+        whole = pa.record_batch([*columns, *kept_columns], schema=self.schema)
         batches = [whole]
         if len(self.split_shares) > 1:
             splits = split_of_row[tokenized.keep]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
 from easydata._units import format_bytes, format_count
 from easydata.build import build
 from easydata.build.estimate import BuildEstimate
-from easydata.build.run import estimate_build, run
+from easydata.build.progress import ProgressKind
+from easydata.build.run import Replace, estimate_build, run
 from easydata.cli.values import parse_names, parse_pairs, parse_shares, parse_token
 from easydata.errors import UsageError
 
@@ -43,6 +44,9 @@ def build_command(
     keep_fields: Annotated[
         list[str], typer.Option(help="Other fields to keep: a,b.", show_default=False)
     ] = [],  # noqa: B006 - typer copies it
+    rename_fields: Annotated[
+        list[str], typer.Option(help="New names of fields: old=new.", show_default=False)
+    ] = [],  # noqa: B006
     schema: Annotated[
         list[str],
         typer.Option(help="Types of kept fields: score=float64,year=int32.", show_default=False),
@@ -58,6 +62,12 @@ def build_command(
         list[str],
         typer.Option(help="Options of the URL's file system: anon=true.", show_default=False),
     ] = [],  # noqa: B006
+    retries: Annotated[
+        int, _option("retries", "How often a failed read of a remote file is tried again.")
+    ] = _DEFAULTS["retries"],
+    retry_delay: Annotated[
+        float, _option("retry_delay", "Seconds before the first of these; then twice as long.")
+    ] = _DEFAULTS["retry_delay"],
     compression: Annotated[
         str, _option("compression", "none, lz4, zstd, zstd:LEVEL or gzip (Parquet).")
     ] = _DEFAULTS["compression"],
@@ -87,24 +97,42 @@ def build_command(
     parse_special: Annotated[
         bool, _option("parse_special", "Let text that spells a special token become it.")
     ] = _DEFAULTS["parse_special"],
+    trust_remote_code: Annotated[
+        bool, _option("trust_remote_code", "Run the code that comes with a tokenizer.")
+    ] = _DEFAULTS["trust_remote_code"],
     min_tokens: Annotated[
         int, _option("min_tokens", "Leave out rows with fewer tokens.")
     ] = _DEFAULTS["min_tokens"],
     max_length: Annotated[
         int | None, _option("max_length", "Cut rows to this many tokens.")
     ] = _DEFAULTS["max_length"],
+    padding: Annotated[
+        str | None, _option("padding", "Fill rows up: longest (of a batch) or max_length.")
+    ] = _DEFAULTS["padding"],
+    pad_token: Annotated[
+        str | None, _option("pad_token", "With which token or id; the one the tokenizer declares.")
+    ] = _DEFAULTS["pad_token"],
+    attention_mask: Annotated[
+        bool, _option("attention_mask", "Keep a column that tells tokens from padding.")
+    ] = _DEFAULTS["attention_mask"],
+    batch_size: Annotated[
+        int | None, _option("batch_size", "Texts in one call of the tokenizer, at most.")
+    ] = _DEFAULTS["batch_size"],
     limit: Annotated[int | None, _option("limit", "Read this many records at most.")] = _DEFAULTS[
         "limit"
     ],
     on_error: Annotated[
         str, _option("on_error", "What to do with a broken row: raise or skip.")
     ] = _DEFAULTS["on_error"],
+    hash_fn: Annotated[
+        str, _option("hash_fn", "How changed files are told: combined, content or path.")
+    ] = _DEFAULTS["hash_fn"],
     splits: Annotated[
         list[str],
         typer.Option(help="Shares by name: train=0.99,validation=0.01.", show_default=False),
     ] = [],  # noqa: B006
     progress: Annotated[
-        str, _option("progress", "auto, rich, json (lines on standard error) or none.")
+        str, _option("progress", "auto, rich, tqdm, json (lines on standard error) or none.")
     ] = _DEFAULTS["progress"],
     overwrite: Annotated[
         bool, _option("overwrite", "Replace a dataset made from something else.")
@@ -127,18 +155,23 @@ def build_command(
         del options[name]
     options |= {
         "keep_fields": parse_names(keep_fields),
+        "rename_fields": parse_pairs(rename_fields, "--rename-fields") or None,
+        "transform": None,
+        "transform_version": None,
         "schema": parse_pairs(schema, "--schema") or None,
         "storage_options": parse_pairs(storage_options, "--storage-options") or None,
         "bos_token": parse_token(bos_token),
         "eos_token": parse_token(eos_token),
+        "pad_token": parse_token(pad_token),
         "splits": parse_shares(splits, "--splits"),
     }
-    if progress not in ("auto", "rich", "json", "none"):
-        raise UsageError(f"progress is {progress!r}; choose auto, rich, json or none.")
+    if progress not in get_args(ProgressKind):
+        raise UsageError(f"progress is {progress!r}; choose {', '.join(get_args(ProgressKind))}.")
     if dry_run:
         _print_estimate(estimate_build(sources, options))
         return
-    report = run(sources, options, progress=progress, overwrite=overwrite)  # type: ignore[arg-type]
+    replace: Replace = "always" if overwrite else "never"
+    report = run(sources, options, progress=progress, replace=replace)  # type: ignore[arg-type]
     typer.echo(report.summary)
 
 

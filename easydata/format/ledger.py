@@ -65,7 +65,9 @@ _SPAN = pa.struct(
         "kept": pa.binary(),
     }
 )
-_SOURCE = pa.struct({"name": pa.string(), "bytes": pa.int64(), "hash": pa.string()})
+_SOURCE = pa.struct(
+    {"name": pa.string(), "bytes": pa.int64(), "hash": pa.string(), "stamp": pa.string()}
+)
 _SCHEMA = pa.schema(
     {
         "schema": pa.binary(),
@@ -342,14 +344,14 @@ class Ledger:
         return len(self._values("sources"))
 
     def source(self, index: int) -> dict[str, Any]:
-        """Name, size in bytes and content hash of one source."""
+        """Name, size in bytes, content hash and stamp (JSON) of one source."""
         entry: dict[str, Any] = self._values("sources")[index].as_py()
         return entry
 
-    def source_hashes(self) -> list[str | None]:
-        """Content hash of each source, None where there is none."""
-        hashes: list[str | None] = self._field("sources", "hash").to_pylist()
-        return hashes
+    def sources(self) -> list[dict[str, Any]]:
+        """As `source`, of all sources."""
+        entries: list[dict[str, Any]] = self._values("sources").to_pylist()
+        return entries
 
     def problems(self) -> list[str]:
         """What does not add up between the lists; empty for a sound ledger."""

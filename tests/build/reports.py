@@ -14,11 +14,12 @@ from .support import SMALL
 _DEFAULTS = {
     name: item.default
     for name, item in inspect.signature(build).parameters.items()
-    if name not in ("sources", "progress", "overwrite", "dry_run")
+    if name not in ("sources", "progress", "overwrite", "dry_run", "engine")
 }
 
 
 def report(sources: Any, out: Path, *, overwrite: bool = False, **options: Any) -> BuildReport:
     """Build small parts with one worker, and say what was done."""
     given = {**_DEFAULTS, **SMALL, "workers": 1, **options, "out": out}
-    return run(sources, given, progress="none", overwrite=overwrite)
+    replace = "always" if overwrite else "never"
+    return run(sources, given, progress="none", replace=replace)

@@ -39,6 +39,10 @@ def plain(text: str) -> list[int]:
     return list(text.encode())
 
 
+def odd_rows_in_capitals(row: dict[str, Any]) -> dict[str, Any] | None:
+    return {"text": row["text"].upper()} if row["id"] % 2 else None
+
+
 # What each option changes, seen on a small dataset; "default" is the same build without it.
 EFFECTS: dict[str, tuple[dict[str, Any], Callable[[ed.TokenDataset, ed.TokenDataset], bool]]] = {
     "text_field": (
@@ -97,6 +101,34 @@ EFFECTS: dict[str, tuple[dict[str, Any], Callable[[ed.TokenDataset, ed.TokenData
         lambda ds, _: ids(ds)[5] == [*plain(TEXTS[5])[:9], 256] and ds.num_tokens <= 600,
     ),
     "limit": ({"limit": 7}, lambda ds, _: spoken(ds) == TEXTS[:7]),
+    "transform": (
+        {"transform": odd_rows_in_capitals},
+        lambda ds, _: spoken(ds) == [text.upper() for text in TEXTS[1::2]],
+    ),
+    "rename_fields": (
+        {"rename_fields": {"text": "was", "other": "text"}},
+        lambda ds, _: spoken(ds) == [text[::-1] for text in TEXTS],
+    ),
+    "padding": (
+        {"padding": "longest", "batch_size": 4, "pad_token": 0},
+        lambda ds, _: [len(row) for row in ids(ds)][:4] == [max(map(len, ids(ds)[:4]))] * 4,
+    ),
+    "batch_size": (
+        {"padding": "longest", "batch_size": 60, "pad_token": 0},
+        lambda ds, _: len({len(row) for row in ids(ds)}) == 1,
+    ),
+    "pad_token": (
+        {"padding": "max_length", "max_length": 500, "pad_token": 77},
+        lambda ds, _: {row[-1] for row in ids(ds)} == {77},
+    ),
+    "attention_mask": (
+        {"padding": "max_length", "max_length": 500, "pad_token": 0, "attention_mask": True},
+        lambda ds, _: (
+            "attention_mask" in ds.to_table().column_names
+            and ds.column("attention_mask")[3].as_py()
+            == [1] * (len(plain(TEXTS[3])) + 1) + [0] * (499 - len(plain(TEXTS[3])))
+        ),
+    ),
 }
 ELSEWHERE = {
     "sources": "test_build_determinism",
@@ -104,6 +136,12 @@ ELSEWHERE = {
     "out": "everywhere",
     "on_error": "test_skipped_rows_are_counted_and_named",
     "splits": "test_build_splits",
+    "transform_version": "test_build_identity",
+    "hash_fn": "test_build_identity",
+    "engine": "test_build_ray",
+    "retries": "below",
+    "retry_delay": "below",
+    "trust_remote_code": "test_tokenizer_loading",
     "overwrite": "test_build_hit",
     "storage_options": "below",
     "workers": "below",
@@ -194,9 +232,40 @@ def test_storage_options_reach_the_file_system(tmp_path, monkeypatch):
         ed.build("memory://options/a.txt", storage_options={"key": "x"}, **given)
 
 
-def test_progress_is_quiet_or_json_or_rich(tmp_path, source, capfd):
+class FlakyFileSystem(MemoryFileSystem):
+    """Opens a file only when asked the third time."""
+
+    cachable = False
+    left = 2
+
+    def open(self, path, mode="rb", **kwargs):
+        if "r" in mode and type(self).left:
+            type(self).left -= 1
+            raise ConnectionError("reset by peer")
+        return super().open(path, mode, **kwargs)
+
+
+@pytest.mark.parametrize(("retries", "is_enough"), [(1, False), (2, True)])
+def test_a_remote_file_is_tried_again(tmp_path, monkeypatch, retries, is_enough):
+    with fsspec.filesystem("memory").open("/flaky/a.txt", "wb") as file:
+        file.write(b"at last")
+    monkeypatch.setitem(_registry, "memory", FlakyFileSystem)
+    monkeypatch.setattr(FlakyFileSystem, "left", 2)
+    waited: list[float] = []
+    monkeypatch.setattr("time.sleep", waited.append)
+    given = {"tokenizer": "bytes", "out": tmp_path / "out", "retries": retries}
+    if is_enough:
+        ds = ed.build("memory://flaky/a.txt", retry_delay=0.25, **given)
+        assert spoken(ds) == ["at last"]
+        assert waited == [0.25, 0.5]
+    else:
+        with pytest.raises(ed.SourceError, match="reset by peer"):
+            ed.build("memory://flaky/a.txt", retry_delay=0.25, **given)
+
+
+def test_progress_is_quiet_or_json_or_a_bar(tmp_path, source, capfd):
     shown = {}
-    for kind in ("auto", "none", "json", "rich"):
+    for kind in ("auto", "none", "json", "rich", "tqdm"):
         ed.build(source, tokenizer="bytes", out=tmp_path / kind, progress=kind)
         captured = capfd.readouterr()
         assert captured.out == ""
@@ -204,7 +273,9 @@ def test_progress_is_quiet_or_json_or_rich(tmp_path, source, capfd):
     assert shown["auto"] == shown["none"] == ""
     lines = [json.loads(line) for line in shown["json"].splitlines()]
     assert lines[-1]["message"].startswith(f"{tmp_path / 'json'}: 60 rows, ")
-    assert f"60 rows, {ed.open_dataset(tmp_path / 'rich').num_tokens:,} tokens" in shown["rich"]
+    for kind in ("rich", "tqdm"):
+        counted = f"60 rows, {ed.open_dataset(tmp_path / kind).num_tokens:,} tokens"
+        assert counted in shown[kind]
 
 
 def test_progress_counts_up_to_the_whole_input(tmp_path, source, capfd, monkeypatch):
@@ -289,6 +360,13 @@ WRONG = {
     "eos_token": ["<nothing>", -1, 70_000],
     "min_tokens": [-1],
     "max_length": [0, -5],
+    "batch_size": [0, -1, True],
+    "padding": ["left", True, "longest"],
+    "hash_fn": ["md5", None],
+    "rename_fields": ["a=b", {"a": 1}, {"a": "c", "b": "c"}],
+    "transform": ["upper", 5],
+    "transform_version": ["1"],
+    "attention_mask": [True],
     "limit": [0, -1],
     "on_error": ["ignore"],
     "progress": ["bar"],
@@ -325,7 +403,8 @@ def test_a_number_of_another_type_is_refused_by_name(tmp_path, source, name, val
 def test_python_the_types_and_the_command_line_have_the_same_options():
     command = typer.main.get_command(app).commands["build"]
     options = {param.name for param in command.params} - {"help"}
-    assert options == set(PARAMETERS)
+    only_python = {"transform", "transform_version", "engine"}
+    assert options | only_python == set(PARAMETERS)
     typed = {"sources", "tokenizer", "out", "splits", "dry_run"}
     assert set(BuildKeywords.__annotations__) | typed == set(PARAMETERS)
     for param in command.params:

@@ -124,7 +124,7 @@ def test_with_overwrite_a_dataset_becomes_splits_and_back(tmp_path, was_split):
     kinds = [{"splits": SPLITS}, {}]
     first, second = kinds if was_split else kinds[::-1]
     report(source, out, **first)
-    with pytest.raises(ed.OutputExistsError, match="splits was"):
+    with pytest.raises(ed.OutputExistsError, match="splits changed: "):
         report(source, out, **second)
     report(source, out, overwrite=True, **second)
     report(source, tmp_path / "clean", **second)

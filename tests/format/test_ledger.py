@@ -85,8 +85,8 @@ PARTS = [
     PartEntry("part-ß", 1, (SpanEntry(1, 16, 4, 4, None),), truncated=3),
 ]
 SOURCES = [
-    {"name": "a.jsonl", "bytes": 100, "hash": "00ff"},
-    {"name": "Bücher/β.txt", "bytes": None, "hash": None},
+    {"name": "a.jsonl", "bytes": 100, "hash": "00ff", "stamp": "{}"},
+    {"name": "Bücher/β.txt", "bytes": None, "hash": None, "stamp": None},
 ]
 
 
@@ -113,7 +113,7 @@ def test_round_trip(tmp_path: Path) -> None:
     assert [ledger.span(i) for i in range(3)] == [span for part in PARTS for span in part.spans]
     assert ledger.num_sources == 2
     assert [ledger.source(i) for i in range(2)] == SOURCES
-    assert ledger.source_hashes() == ["00ff", None]
+    assert ledger.sources() == SOURCES
     assert ledger.problems() == []
     assert not ledger.checksums.flags.writeable
     assert not ledger.batch_offsets.flags.writeable
