@@ -160,6 +160,14 @@ class Shards:
         self.check_tokens(batch, start, stop)
         return found.values[start:stop]
 
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """int64[rows]: tokens in each row of all batches."""
+        found = np.empty(int(self.ledger.first_rows[-1]), np.int64)
+        for batch, first in enumerate(self.ledger.first_rows[:-1].tolist()):
+            offsets = self.open_batch(batch).offsets
+            np.subtract(offsets[1:], offsets[:-1], out=found[first : first + len(offsets) - 1])
+        return found
+
     def check_tokens(self, batch: int, start: int, stop: int) -> None:
         """Check the blocks that hold tokens `start` to `stop` of a mapped batch."""
         if self._all_checked or not self.is_mapped or stop <= start:

@@ -163,6 +163,10 @@ class TokenDataset:
             self.schema.field(name).type,
         )
 
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """int64[rows]: tokens in each row. Decodes every record batch that is not open."""
+        return self._shards.lengths()
+
     def to_table(self) -> pa.Table:
         """All rows as an Arrow table: views where the dataset is mapped."""
         batches = [self._shards.whole_batch(batch) for batch in range(self._num_batches)]

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from easydata.errors import UsageError
 
-__all__ = ["MAX_LENGTH", "Permutation"]
+__all__ = ["MAX_LENGTH", "Permutation", "SampleOrder"]
 
 MAX_LENGTH = 1 << 62
 _ROUNDS = 6
@@ -86,6 +86,58 @@ class Permutation:
             left_bits, right_bits = right_bits, left_bits
             left, right = (right ^ _mix(left ^ key)) & _low(left_bits), left
         return (left << right_bits) | right
+
+
+class SampleOrder:
+    """The samples of one source in the order of visit, epoch after epoch without end.
+
+    >>> SampleOrder(3, shuffle=False, seed=0).visits(2, 7).tolist()
+    [2, 0, 1, 2, 0]
+    """
+
+    def __init__(self, length: int, *, shuffle: bool, seed: int, window: int | None = None) -> None:
+        """
+        Args:
+            length: samples in an epoch.
+            shuffle: visit the samples of each epoch in an order of its own; else as they come.
+            seed: chooses the orders.
+            window: shuffle only inside every `window` samples that follow one another, so that
+                reading goes forward through the data; None shuffles all.
+
+        Raises:
+            UsageError: an argument is out of range, or there is a window but no shuffling.
+        """
+        if window is not None:
+            if isinstance(window, bool) or not isinstance(window, int) or window < 1:
+                raise UsageError(
+                    f"shuffle_buffer_size is {window!r}; it must be a whole number from 1 up, or "
+                    "None to shuffle all samples."
+                )
+            if not shuffle:
+                raise UsageError(f"shuffle_buffer_size is {window}, but shuffle is False.")
+        Permutation(length, seed=seed, epoch=0)  # refuses a wrong length or seed now
+        self._length = length
+        self._shuffle = shuffle
+        self._seed = seed
+        self._window = length if window is None else min(window, length)
+
+    def visits(self, start: int, stop: int) -> npt.NDArray[np.int64]:
+        """int64[stop - start]: the samples of these visits; epoch e begins with visit e·length."""
+        found = [np.empty(0, np.int64)]
+        while start < stop:
+            epoch, position = divmod(start, self._length)
+            window = position // self._window
+            first = window * self._window
+            size = min(self._window, self._length - first)
+            positions = np.arange(position, min(first + size, position + stop - start))
+            if self._shuffle:
+                seed = (self._seed + window * 0x9E3779B97F4A7C15) & _MASK
+                order = Permutation(size, seed=seed, epoch=epoch)
+                found.append(first + order(positions - first))
+            else:
+                found.append(positions)
+            start += len(positions)
+        return np.concatenate(found)
 
 
 def _low(bits: np.uint64) -> np.uint64:

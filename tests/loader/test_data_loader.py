@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import easydata as ed
-from easydata.errors import UsageError
+from easydata.errors import MissingDependencyError, UsageError
+from easydata.loader.mixing import Mixture
+from easydata.loader.samples import ConcatSamples
+from tests.loader.sources import Numbers
 
 TEXTS = [f"Satz {i}. " * (i * 7 % 23) for i in range(200)]
 
@@ -211,3 +217,183 @@ def test_only_what_is_not_contiguous_is_gathered() -> None:
     assert source.gathered == 0
     list(ed.DataLoader(source, 4, 5, epochs=2))  # samples 4, 5, 0, 1 are one batch
     assert source.gathered == 1
+
+
+def rows(loader: ed.DataLoader) -> list[list[int]]:
+    """The first token of each row, batch after batch."""
+    return [batch["input_ids"][:, 0].tolist() for batch in loader]
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_reading_ahead_changes_nothing(workers: int, *, shuffle: bool) -> None:
+    options: dict[str, Any] = {"shuffle": shuffle, "epochs": 2, "drop_last": False, "seed": 5}
+    loader = ed.DataLoader(
+        Stream(1000), 7, 4, prefetch_workers=workers, prefetch_buffer_size=3, **options
+    )
+    expected = rows(ed.DataLoader(Stream(1000), 7, 4, **options))
+    assert rows(loader) == rows(loader) == expected
+
+
+def prefetching() -> list[str]:
+    names = [thread.name for thread in threading.enumerate()]
+    return [name for name in names if name.startswith("easydata-prefetch")]
+
+
+def test_who_stops_early_leaves_no_threads() -> None:
+    loader = ed.DataLoader(Stream(1000), 2, 4, epochs=None, prefetch_workers=2)
+    for number, _ in enumerate(loader):
+        assert len(prefetching()) == 2
+        if number == 5:
+            break
+    assert not prefetching()
+    assert loader.stats.batches == 6
+
+
+def test_an_error_of_the_source_reaches_the_reader() -> None:
+    class Broken(Numbers):
+        def read(self, samples: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[Any]]:
+            if 4 in samples:
+                raise OSError("the disk is gone")
+            return super().read(samples)
+
+    batches = iter(ed.DataLoader(Broken(10), 2, prefetch_workers=3))
+    assert next(batches)["input_ids"][:, 0].tolist() == [0, 1]
+    assert next(batches)["input_ids"][:, 0].tolist() == [2, 3]
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(batches)
+    assert not prefetching()
+
+
+def test_arrays_on_a_device() -> None:
+    script = """
+import jax, numpy as np, easydata as ed
+from tests.loader.sources import Numbers
+for workers in (0, 2):
+    loader = ed.DataLoader(Numbers(6), 2, prefetch_workers=workers, prefetch_to_device=True)
+    found = [batch["input_ids"] for batch in loader]
+    assert all(isinstance(ids, jax.Array) for ids in found)
+    assert [ids[:, 0].tolist() for ids in found] == [[0, 1], [2, 3], [4, 5]]
+"""
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120, cwd=root)
+
+
+def test_a_device_without_jax(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jax", None)
+    with pytest.raises(MissingDependencyError, match=r"prefetch_to_device=True .*easydata\[jax\]"):
+        ed.DataLoader(Numbers(6), 2, prefetch_to_device=True)
+
+
+def test_samples_of_any_source() -> None:
+    loader = ed.DataLoader(Numbers(10, seq_len=5), 4, drop_last=False)
+    assert (loader.seq_len, loader.num_samples, len(loader)) == (5, 10, 3)
+    assert loader.tokens_left_out == 0
+    assert rows(loader) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    padded = ConcatSamples(Stream(11), 4, pad_id=0)
+    found = list(ed.DataLoader(padded, 3, 4))
+    assert [list(batch) for batch in found] == [["input_ids", "loss_mask"]]
+    assert found[0]["input_ids"][2].tolist() == [8, 9, 10, 0]
+    assert found[0]["loss_mask"][2].tolist() == [True, True, True, False]
+
+
+def test_shuffling_in_windows() -> None:
+    loader = ed.DataLoader(Numbers(1000), 10, shuffle=True, shuffle_buffer_size=40, epochs=2)
+    visited = sum(rows(loader), [])
+    for epoch in (visited[:1000], visited[1000:]):
+        for start in range(0, 1000, 40):
+            part = epoch[start : start + 40]
+            assert sorted(part) == list(range(start, start + 40))
+            assert part != sorted(part)
+    offsets = [tuple(n % 40 for n in visited[i : i + 40]) for i in range(0, 2000, 40)]
+    assert len(set(offsets)) == 50  # each window has an order of its own
+    wide = ed.DataLoader(Numbers(1000), 10, shuffle=True, shuffle_buffer_size=1000, seed=7)
+    assert rows(wide) == rows(ed.DataLoader(Numbers(1000), 10, shuffle=True, seed=7))
+
+
+def mixed(**options: Any) -> Mixture:
+    return Mixture({"a": Numbers(30), "b": Numbers(20, base=1000)}, shuffle=False, **options)
+
+
+def test_weights_change_at_exactly_the_right_batch() -> None:
+    mixture = mixed(schedule=[(3, [1, 0]), (5, [0.5, 0.5]), (8, [0, 1])], batch_size=4)
+    loader = ed.DataLoader(mixture, 4, epochs=None)
+    from_b = [sum(n >= 1000 for n in batch) for batch in itertools.islice(rows_of(loader), 12)]
+    assert from_b == [0] * 5 + [2] * 3 + [4] * 4
+
+
+def rows_of(loader: ed.DataLoader) -> Any:
+    return (batch["input_ids"][:, 0].tolist() for batch in loader)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_mixture(workers: int) -> None:
+    mixture = mixed(weights=[0.8, 0.2])
+    loader = ed.DataLoader(mixture, 8, drop_last=False, epochs=2, prefetch_workers=workers)
+    assert (loader.num_samples, len(loader), loader.seq_len) == (50, 13, 3)
+    found = rows(loader)
+    assert list(map(len, found)) == [8] * 12 + [4]
+    assert [n for n in sum(found, []) if n < 1000] == [n % 30 for n in range(80)]
+    assert [n for n in sum(found, []) if n >= 1000] == list(range(1000, 1020))
+    assert vars_of(loader) == (13, 100, 300, {"a": 80, "b": 20})
+    next(batches := iter(loader))
+    assert vars_of(loader) == (1, 8, 24, {"a": 7, "b": 1})
+    next(batches)
+    assert vars_of(loader) == (2, 16, 48, {"a": 13, "b": 3})
+
+
+def vars_of(loader: ed.DataLoader) -> tuple[Any, ...]:
+    stats = loader.stats
+    return stats.batches, stats.samples, stats.tokens, stats.samples_by_source
+
+
+def test_a_mixture_without_end() -> None:
+    loader = ed.DataLoader(mixed(), 100, epochs=None, prefetch_workers=1)
+    from_b = [sum(n >= 1000 for n in batch) for batch in itertools.islice(rows_of(loader), 400)]
+    assert from_b == [40] * 400
+    with pytest.raises(TypeError, match="no length"):
+        len(loader)
+
+
+@pytest.mark.parametrize(("strategy", "samples"), [("first_exhausted", 41), ("all_exhausted", 59)])
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_a_mixture_that_says_where_it_ends(strategy: str, samples: int, *, drop_last: bool) -> None:
+    mixture = mixed(weights=[0.5, 0.5], stop_strategy=strategy)
+    loader = ed.DataLoader(mixture, 7, drop_last=drop_last)
+    found = rows(loader)
+    assert loader.num_samples == samples
+    assert len(loader) == len(found)
+    assert len(sum(found, [])) == (samples - samples % 7 if drop_last else samples)
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "message"),
+    [
+        (Stream(100), {"seq_len": None}, "seq_len is None, but a stream of tokens needs it"),
+        (Numbers(9), {"seq_len": 4}, "seq_len is 4, but the source has samples of 3 tokens"),
+        (Numbers(9), {"shuffle_buffer_size": 4}, "shuffle_buffer_size is 4, but shuffle is False"),
+        (Numbers(9), {"shuffle": True, "shuffle_buffer_size": 0}, "shuffle_buffer_size is 0"),
+        (Numbers(9), {"prefetch_workers": -1}, "prefetch_workers is -1"),
+        (Numbers(9), {"prefetch_buffer_size": 0}, "prefetch_buffer_size is 0"),
+        (Numbers(9), {"batch_size": 10}, "batch_size is 10, but there are only 9 samples of 3"),
+        (mixed(), {"shuffle": True}, "a mixture shuffles its sources itself"),
+        (mixed(), {"seed": 1}, "a mixture shuffles its sources itself"),
+        (mixed(), {"shuffle_buffer_size": 9}, "a mixture shuffles its sources itself"),
+        (mixed(batch_size=3), {}, "batch_size is 2, but the mixture counts steps of 3 samples"),
+        (
+            mixed(stop_strategy="all_exhausted"),
+            {"epochs": 2},
+            "epochs is 2, but stop_strategy='all",
+        ),
+        (mixed(stop_strategy="first_exhausted"), {"epochs": None}, "epochs is None"),
+        (mixed(), {"batch_size": 51}, "only 50 samples of 3 tokens"),
+        (
+            mixed(weights=[0.5, 0.5], stop_strategy="first_exhausted"),
+            {"batch_size": 42},
+            "batch_size is 42, but there are only 41 samples of 3 tokens",
+        ),
+    ],
+)
+def test_wrong_combinations(source: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        ed.DataLoader(source, **{"batch_size": 2, **options})

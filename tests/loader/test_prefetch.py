@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from itertools import count, islice
+from typing import Any
+
+import numpy as np
+import pytest
+
+from easydata.errors import MissingDependencyError, UsageError
+from easydata.loader.prefetch import Prefetcher, to_device
+
+
+def threads() -> set[threading.Thread]:
+    return {t for t in threading.enumerate() if t.name.startswith("easydata-prefetch")}
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left() -> Iterator[None]:
+    assert not threads()
+    yield
+    assert not threads()
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+@pytest.mark.parametrize("buffer_size", [1, 2, 7])
+def test_results_come_in_order(workers: int, buffer_size: int) -> None:
+    ahead = Prefetcher(lambda n: n * n, range(500), workers=workers, buffer_size=buffer_size)
+    assert list(ahead) == [n * n for n in range(500)]
+    assert list(ahead) == []
+
+
+def test_a_slow_result_is_waited_for() -> None:
+    second = threading.Event()
+
+    def function(n: int) -> int:
+        if n == 1:
+            second.set()
+        elif n == 0:
+            assert second.wait(60)  # so two threads work at once, and the second is done first
+        return n
+
+    assert list(Prefetcher(function, range(4), workers=2, buffer_size=2)) == [0, 1, 2, 3]
+
+
+class Watched:
+    """An endless iterator that tells how many items were taken."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+        self.worked = 0
+        self._changed = threading.Condition()
+
+    def __iter__(self) -> Iterator[int]:
+        for n in count():
+            self.taken = n + 1
+            yield n
+
+    def function(self, n: int) -> int:
+        with self._changed:
+            self.worked += 1
+            self._changed.notify_all()
+        return n
+
+    def wait_for(self, worked: int) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.worked >= worked, 60)
+
+
+@pytest.mark.parametrize("workers", [1, 3, 8])
+def test_no_more_than_the_buffer_is_read_ahead(workers: int) -> None:
+    watched = Watched()
+    ahead = Prefetcher(watched.function, watched, workers=workers, buffer_size=3)
+    watched.wait_for(3)
+    assert next(ahead) == 0
+    assert next(ahead) == 1
+    watched.wait_for(5)  # it goes on as far as there is room without being asked
+    ahead.close()  # waits for all that was begun
+    assert watched.taken == watched.worked == 5
+    assert list(ahead) == []
+    ahead.close()
+
+
+def test_all_workers_work() -> None:
+    together = threading.Barrier(4, timeout=60)
+    ahead = Prefetcher(lambda _: together.wait(), range(8), workers=4, buffer_size=4)
+    assert sorted(ahead) == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def break_at_three(n: int) -> int:
+    if n == 3:
+        raise KeyError("three")
+    return n
+
+
+def items_that_break() -> Iterator[int]:
+    yield from range(3)
+    raise KeyError("three")
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("where", ["function", "items"])
+def test_an_error_comes_at_its_turn(workers: int, where: str) -> None:
+    if where == "function":
+        ahead = Prefetcher(break_at_three, count(), workers=workers, buffer_size=6)
+    else:
+        ahead = Prefetcher(lambda n: n, items_that_break(), workers=workers, buffer_size=6)
+    assert list(islice(ahead, 3)) == [0, 1, 2]
+    with pytest.raises(KeyError, match="three") as caught:
+        next(ahead)
+    frames = [frame.name for frame in traceback.extract_tb(caught.tb)]
+    assert frames[-1] == ("break_at_three" if where == "function" else "items_that_break")
+    assert not threads()
+    assert list(ahead) == []
+
+
+def test_stop_iteration_of_the_function_is_no_end() -> None:
+    ahead = Prefetcher(lambda _: next(iter(())), range(3), workers=1, buffer_size=1)
+    with pytest.raises(RuntimeError, match="raised StopIteration"):
+        next(ahead)
+
+
+def test_the_threads_end_with_the_iterator() -> None:
+    ahead = Prefetcher(lambda n: n, count(), workers=3, buffer_size=3)
+    assert next(ahead) == 0
+    assert len(threads()) == 3
+    del ahead
+    assert not threads()
+    cycle: list[Any] = [Prefetcher(lambda n: n, count(), workers=3, buffer_size=3)]
+    cycle.append(cycle)
+    del cycle
+    gc.collect()
+    assert not threads()
+
+
+def test_no_result_is_held_on_to() -> None:
+    class Result:
+        alive = 0
+
+        def __init__(self) -> None:
+            Result.alive += 1
+
+        def __del__(self) -> None:
+            Result.alive -= 1
+
+    ahead = Prefetcher(lambda _: Result(), range(50), workers=1, buffer_size=2)
+    for result in ahead:
+        assert Result.alive <= 4  # two that wait, one that is read, one that is made
+        del result
+    assert Result.alive == 0
+
+
+@pytest.mark.parametrize("name", ["workers", "buffer_size"])
+@pytest.mark.parametrize("value", [0, -1, True, 1.5])
+def test_wrong_arguments(name: str, value: Any) -> None:
+    with pytest.raises(UsageError, match=f"prefetch_{name} is {value}; it must be"):
+        Prefetcher(abs, [1], **{"workers": 1, "buffer_size": 1, name: value})
+
+
+def run(script: str) -> str:
+    lines = (
+        "import itertools, os, sys, threading",
+        "from easydata.errors import UsageError",
+        "from easydata.loader.prefetch import Prefetcher, to_device",
+        script,
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", "\n".join(lines)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+@pytest.mark.parametrize("end", ["", "sys.exit()", "del ahead", "ahead.self = ahead"])
+def test_the_interpreter_exits(end: str) -> None:
+    script = (
+        "ahead = Prefetcher(abs, itertools.count(), workers=3, buffer_size=3)\n"
+        "print(next(ahead), next(ahead))\n"
+    )
+    assert run(script + end) == "0 1\n"
+
+
+def test_after_a_fork_the_child_is_told() -> None:
+    script = """
+ahead = Prefetcher(abs, itertools.count(), workers=2, buffer_size=2)
+print(next(ahead), flush=True)
+if child := os.fork():
+    assert os.waitpid(child, 0)[1] == 0
+    print(next(ahead))
+else:
+    try:
+        next(ahead)
+    except UsageError as error:
+        print(error, flush=True)
+"""
+    assert (
+        run(script) == "0\nreading ahead does not survive a fork; iterate anew in the child.\n1\n"
+    )
+
+
+def test_to_device() -> None:
+    # A process of its own: forks after JAX was used warn.
+    script = """
+import jax, numpy as np
+batch = to_device({"input_ids": np.arange(6, dtype=np.uint16).reshape(2, 3)})
+ids = batch["input_ids"]
+print(isinstance(ids, jax.Array), ids.devices() == {jax.devices()[0]}, ids.dtype, ids.tolist())
+"""
+    assert run(script) == "True True uint16 [[0, 1, 2], [3, 4, 5]]\n"
+
+
+def test_to_device_without_jax(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jax", None)
+    with pytest.raises(MissingDependencyError, match=r"easydata\[jax\]"):
+        to_device({"input_ids": np.zeros(3)})
