@@ -27,10 +27,37 @@ from easydata.metadata import CacheMetadata
 
 if TYPE_CHECKING:
     from easydata.build.estimate import BuildEstimate
+    from easydata.build.explain import explain
+    from easydata.cache.dataset_cache import DatasetCache
     from easydata.cache.disk import DiskCache
     from easydata.cache.layer import CacheLayer
     from easydata.cache.memory import MemoryCache
     from easydata.cache.tree import TreeCacheManager
+    from easydata.engine.ray_engine import RayEngine
+    from easydata.fingerprint import fingerprint_file, identify_function
+    from easydata.loader.mixing import Mixture
+    from easydata.loader.packing import pack
+    from easydata.pipeline import (
+        CacheStageConfig,
+        DatasetConfig,
+        LoadStageConfig,
+        MixStageConfig,
+        ObservabilityConfig,
+        PackStageConfig,
+        Pipeline,
+        PipelineConfig,
+        RayConfig,
+        SaveStageConfig,
+        SourceStageConfig,
+        TokenizerConfig,
+        TokenizeStageConfig,
+        WeightSchedulePoint,
+        create_pipeline,
+        dump_config,
+        load_config,
+        pretokenize,
+        tokenize_and_save,
+    )
     from easydata.stages import CallableTokenizer
 
 __version__ = "0.1.0"
@@ -40,41 +67,93 @@ __all__ = [
     "BuildEstimate",
     "CacheLayer",
     "CacheMetadata",
+    "CacheStageConfig",
     "CallableTokenizer",
     "CorruptShardError",
     "DataLoader",
+    "DatasetCache",
+    "DatasetConfig",
     "DatasetError",
     "DiskCache",
     "EasyDataError",
     "FormatVersionError",
     "Lineage",
+    "LoadStageConfig",
     "MemoryCache",
     "MissingDependencyError",
+    "MixStageConfig",
+    "Mixture",
     "NotADatasetError",
+    "ObservabilityConfig",
     "OutputExistsError",
+    "PackStageConfig",
+    "Pipeline",
+    "PipelineConfig",
+    "RayConfig",
+    "RayEngine",
+    "SaveStageConfig",
     "SourceError",
     "SourceNotFoundError",
+    "SourceStageConfig",
     "StorageError",
     "TokenDataset",
+    "TokenizeStageConfig",
+    "TokenizerConfig",
     "TokenizerError",
     "TreeCacheManager",
     "UnsupportedValueError",
     "UsageError",
+    "WeightSchedulePoint",
     "WorkerError",
     "__version__",
     "build",
+    "create_pipeline",
+    "dump_config",
+    "explain",
+    "fingerprint_file",
+    "identify_function",
+    "load_config",
     "open_dataset",
     "open_splits",
+    "pack",
+    "pretokenize",
+    "tokenize_and_save",
 ]
 
 # Who only reads should not wait for what only building needs (pyarrow.compute, 0.1 s).
 _LAZY = {
     "BuildEstimate": "easydata.build.estimate",
     "CacheLayer": "easydata.cache.layer",
+    "CacheStageConfig": "easydata.pipeline",
     "CallableTokenizer": "easydata.stages",
+    "DatasetCache": "easydata.cache.dataset_cache",
+    "DatasetConfig": "easydata.pipeline",
     "DiskCache": "easydata.cache.disk",
+    "LoadStageConfig": "easydata.pipeline",
     "MemoryCache": "easydata.cache.memory",
+    "MixStageConfig": "easydata.pipeline",
+    "Mixture": "easydata.loader.mixing",
+    "ObservabilityConfig": "easydata.pipeline",
+    "PackStageConfig": "easydata.pipeline",
+    "Pipeline": "easydata.pipeline",
+    "PipelineConfig": "easydata.pipeline",
+    "RayConfig": "easydata.pipeline",
+    "RayEngine": "easydata.engine.ray_engine",
+    "SaveStageConfig": "easydata.pipeline",
+    "SourceStageConfig": "easydata.pipeline",
+    "TokenizeStageConfig": "easydata.pipeline",
+    "TokenizerConfig": "easydata.pipeline",
     "TreeCacheManager": "easydata.cache.tree",
+    "WeightSchedulePoint": "easydata.pipeline",
+    "create_pipeline": "easydata.pipeline",
+    "dump_config": "easydata.pipeline",
+    "explain": "easydata.build.explain",
+    "fingerprint_file": "easydata.fingerprint",
+    "identify_function": "easydata.fingerprint",
+    "load_config": "easydata.pipeline",
+    "pack": "easydata.loader.packing",
+    "pretokenize": "easydata.pipeline",
+    "tokenize_and_save": "easydata.pipeline",
 }
 
 

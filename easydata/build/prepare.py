@@ -15,7 +15,7 @@ from easydata.build.command import command_of
 from easydata.build.job import BuildJob
 from easydata.build.options import BuildOptions, available_cores, check_options, make_recipe
 from easydata.build.task import MASK, BuildTask
-from easydata.errors import UsageError
+from easydata.errors import TokenizerError, UsageError
 from easydata.fingerprint import FunctionIdentity, identify_function
 from easydata.format.directory import TOKENS
 from easydata.sources import (
@@ -180,7 +180,7 @@ def prepare_job(request: Request, options: Mapping[str, Any]) -> BuildJob:
             "vocab_size": tokenizer.vocab_size,
             "bos_id": special.bos_id,
             "eos_id": special.eos_id,
-            "pad_id": special.pad_id,
+            "pad_id": special.pad_id if checked.padding else _known_pad(tokenizer),
         },
         tokenizer_files=tokenizer.files(),
         transform=request.transform,
@@ -217,6 +217,14 @@ def _transform(
     if template is None or _kind_of_text(request, transform) == "text":
         return None, transform
     return template, RowTransform(options["transform"], rename, template.render, checked.text_field)
+
+
+def _known_pad(tokenizer: Tokenizer) -> int | None:
+    """The id for whoever fills up rows or samples later; None if there is none."""
+    try:
+        return resolve_special(tokenizer, add_bos=False, add_eos=False, add_pad=True).pad_id
+    except TokenizerError:
+        return None
 
 
 def _kind_of_text(request: Request, transform: RowTransform | None) -> str:

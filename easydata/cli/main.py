@@ -14,7 +14,9 @@ from rich.console import Console
 import easydata
 from easydata.cli.build import build_command
 from easydata.cli.cache import gc_command, get_command, ls_command, stats_command
+from easydata.cli.explain import explain_command
 from easydata.cli.inspect import head_command, info_command, verify_command
+from easydata.cli.run import run_command
 from easydata.errors import EasyDataError
 
 __all__ = ["app", "main"]
@@ -36,6 +38,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("build")(build_command)
+app.command("run")(run_command)
+app.command("explain")(explain_command)
 app.command("info")(info_command)
 app.command("head")(head_command)
 app.command("verify")(verify_command)
@@ -48,8 +52,8 @@ app.command("gc")(gc_command)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code.
 
-    0: done. 1: `verify` found damage, or `get` no entry. 2: an error, said in one line.
-    130: interrupted.
+    0: done. 1: `verify` found damage, `get` no entry, `explain` a difference.
+    2: an error, said in one line. 130: interrupted.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given == ["--version"]:

@@ -365,6 +365,8 @@ def open_dataset(
             raise NotADatasetError(f"{directory} has no split {split!r}; {have}.")
         directory = directory / split
     ledger = read_ledger(directory)
+    if ledger.metadata["token_column"] is None:
+        raise NotADatasetError(f"{directory} has no tokens: {ledger.metadata['why_no_tokens']}")
     dataset = TokenDataset(
         directory,
         ledger,

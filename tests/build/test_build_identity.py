@@ -153,7 +153,7 @@ def test_another_transform_is_told_in_words(tmp_path, source, out):
 def test_the_changed_source_of_a_transform_is_a_miss(tmp_path, source, out):
     def made(text):
         space = {}
-        exec(f"LIMIT = 3\ndef shorten(row):\n    return {{'text': {text}}}\n", space)  # noqa: S102
+        exec(f"LIMIT = 3\ndef shorten(row):\n    return {{'text': {text}}}\n", space)
         space["shorten"].__module__ = "__main__"
         return space["shorten"]
 

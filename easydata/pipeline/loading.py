@@ -1,0 +1,112 @@
+"""The last stage: samples to batches, which it counts."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Iterator, MutableMapping, Sized
+from typing import TYPE_CHECKING, Any
+
+import numpy.typing as npt
+
+from easydata._units import format_count
+from easydata.loader.data_loader import DataLoader
+from easydata.loader.mixing import Mixture
+from easydata.loader.samples import SampleSource
+
+if TYPE_CHECKING:
+    from easydata.pipeline.config import ObservabilityConfig, PipelineConfig
+
+__all__ = ["PipelineLoader", "make_loader"]
+
+_log = logging.getLogger("easydata")
+
+Batch = dict[str, npt.NDArray[Any]]
+
+
+class PipelineLoader:
+    """The batches of a pipeline; iterating twice gives the same batches twice.
+
+    Attributes:
+        batches: where they come from, a `DataLoader` or a `StreamLoader`.
+        batch_size: samples in a batch.
+        seq_len: tokens in a sample.
+    """
+
+    def __init__(
+        self,
+        batches: Iterable[Batch],
+        config: PipelineConfig,
+        metrics: MutableMapping[str, Any],
+    ) -> None:
+        """
+        Args:
+            batches: the batches.
+            config: says how often to log, and whether to measure.
+            metrics: where what was loaded is counted, under "load".
+        """
+        self.batches = batches
+        self.batch_size = config.load.batch_size
+        self.seq_len = config.pack.seq_length
+        self._observability: ObservabilityConfig = config.observability
+        self._metrics = metrics
+
+    def __len__(self) -> int:
+        """Number of batches.
+
+        Raises:
+            TypeError: nobody knows before they were read.
+        """
+        if not isinstance(self.batches, Sized):
+            raise TypeError("how many batches a stream gives is not known before it was read")
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        observability = self._observability
+        start = time.monotonic()
+        counts = {"batches": 0, "samples": 0, "tokens": 0}
+        for batch in self.batches:
+            yield batch
+            ids = batch["input_ids"]
+            counts["batches"] += 1
+            counts["samples"] += ids.shape[0]
+            counts["tokens"] += ids.size
+            seconds = time.monotonic() - start
+            if observability.metrics_enabled:
+                self._metrics["load"] = {**counts, "seconds": seconds}
+            if counts["batches"] % observability.log_interval == 0:
+                _log.info(
+                    "%s batches, %s tokens, %s tokens/s",
+                    format_count(counts["batches"]),
+                    format_count(counts["tokens"]),
+                    format_count(counts["tokens"] / max(seconds, 1e-9)),
+                )
+
+
+def make_loader(
+    samples: SampleSource | Mixture, config: PipelineConfig, *, is_packed: bool
+) -> DataLoader:
+    """Batches of the samples of one dataset, or of a mixture.
+
+    Raises:
+        UsageError: there are fewer samples than in a batch.
+    """
+    load = config.load
+    if isinstance(samples, Mixture):
+        order: dict[str, Any] = {}  # a mixture brings its own
+    else:
+        shuffle = config.pack.shuffle_packed or not is_packed
+        order = {
+            "shuffle": shuffle,
+            "shuffle_buffer_size": load.shuffle_buffer_size if shuffle else None,
+            "seed": config.seed or 0,
+        }
+    return DataLoader(
+        samples,
+        load.batch_size,
+        drop_last=load.drop_last,
+        prefetch_workers=load.prefetch_workers if load.prefetch_enabled else 0,
+        prefetch_buffer_size=load.prefetch_buffer_size,
+        prefetch_to_device=load.prefetch_to_device,
+        **order,
+    )
