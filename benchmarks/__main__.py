@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.common import ROOT, Options, machine, print_report, write_report
 
-NAMES = ("imports", "size", "open", "read", "build", "memory", "keyed")
+NAMES = ("imports", "size", "open", "read", "build", "memory", "keyed", "pipeline")
 RESULTS = ROOT / "benchmarks" / "results"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import warnings
 from collections.abc import Iterator
 
 import ray
@@ -12,6 +13,15 @@ import ray
 @contextlib.contextmanager
 def small_ray() -> Iterator[None]:
     """Ray on this machine, with two cores, a GPU that is only said to be there, and a tool."""
+    with warnings.catch_warnings():
+        # Ray starts its processes with a fork, of which JAX warns where a test before imported it.
+        warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
+        _start()
+    yield
+    ray.shutdown()
+
+
+def _start() -> None:
     ray.init(
         "local",
         num_cpus=2,
@@ -22,5 +32,3 @@ def small_ray() -> Iterator[None]:
         log_to_driver=False,
         logging_level=logging.ERROR,
     )
-    yield
-    ray.shutdown()

@@ -13,6 +13,7 @@ from easydata._units import format_count
 from easydata.loader.data_loader import DataLoader
 from easydata.loader.mixing import Mixture
 from easydata.loader.samples import SampleSource
+from easydata.pipeline.context import logging_at
 
 if TYPE_CHECKING:
     from easydata.pipeline.config import ObservabilityConfig, PipelineConfig
@@ -75,17 +76,16 @@ class PipelineLoader:
             if observability.metrics_enabled:
                 self._metrics["load"] = {**counts, "seconds": seconds}
             if counts["batches"] % observability.log_interval == 0:
-                _log.info(
-                    "%s batches, %s tokens, %s tokens/s",
-                    format_count(counts["batches"]),
-                    format_count(counts["tokens"]),
-                    format_count(counts["tokens"] / max(seconds, 1e-9)),
-                )
+                with logging_at(observability.log_level):
+                    _log.info(
+                        "%s batches, %s tokens, %s tokens/s",
+                        format_count(counts["batches"]),
+                        format_count(counts["tokens"]),
+                        format_count(counts["tokens"] / max(seconds, 1e-9)),
+                    )
 
 
-def make_loader(
-    samples: SampleSource | Mixture, config: PipelineConfig, *, is_packed: bool
-) -> DataLoader:
+def make_loader(samples: SampleSource | Mixture, config: PipelineConfig) -> DataLoader:
     """Batches of the samples of one dataset, or of a mixture.
 
     Raises:
@@ -95,7 +95,7 @@ def make_loader(
     if isinstance(samples, Mixture):
         order: dict[str, Any] = {}  # a mixture brings its own
     else:
-        shuffle = config.pack.shuffle_packed or not is_packed
+        shuffle = config.pack.shuffle_packed
         order = {
             "shuffle": shuffle,
             "shuffle_buffer_size": load.shuffle_buffer_size if shuffle else None,

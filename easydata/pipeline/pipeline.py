@@ -151,7 +151,7 @@ class Pipeline:
             if {"mix", "pack", "load"} & {*stages}:
                 result = self._pack(datasets, is_packed="pack" in stages)
                 if "mix" in stages and not is_streamed:
-                    result = mix_samples(result, config, is_packed="pack" in stages)
+                    result = mix_samples(result, config)
             if "save" in stages:
                 self._save(result)
             if "load" in stages and is_streamed:
@@ -160,7 +160,7 @@ class Pipeline:
             elif isinstance(result, dict) and len(result) == 1:
                 (result,) = result.values()
             if "load" in stages and not is_streamed:
-                loader = make_loader(result, config, is_packed="pack" in stages)
+                loader = make_loader(result, config)
                 result = PipelineLoader(loader, config, self._context.metrics)
         self._result, self._is_built = result, True
         return result

@@ -39,21 +39,14 @@ def pack_dataset(tokens: TokenDataset, config: PackStageConfig, *, is_packed: bo
     )
 
 
-def mix_samples(
-    samples: Mapping[str, SampleSource], config: PipelineConfig, *, is_packed: bool
-) -> Mixture:
+def mix_samples(samples: Mapping[str, SampleSource], config: PipelineConfig) -> Mixture:
     """One mixture of the samples of all datasets.
-
-    Args:
-        samples: of each dataset, by name.
-        config: of the whole pipeline.
-        is_packed: whether they were packed, and are shuffled only if `shuffle_packed`.
 
     Raises:
         UsageError: the datasets cannot be mixed as the configuration says.
     """
     mix = config.mix
-    shuffle = config.pack.shuffle_packed or not is_packed
+    shuffle = config.pack.shuffle_packed
     points = None
     if mix.weight_schedule is not None:
         points = [(point.step, dict(point.weights)) for point in mix.weight_schedule]

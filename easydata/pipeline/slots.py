@@ -76,7 +76,7 @@ def find_slot(dataset: DatasetConfig, arguments: Mapping[str, Any], folder: Path
             **shaping,
             "data": _named(dataset.data_files),
             "split": [dataset.type, dataset.split, dataset.dataset_split_name],
-            "tokenizer": _tokenizer_identity(arguments["tokenizer"]),
+            "tokenizer": _tokenizer_identity(arguments),
             "transform": transform and identify_function(transform).fingerprint,
         }
     )
@@ -100,8 +100,10 @@ def _named(data: Any) -> Any:
     return f"a {type(data).__name__}"
 
 
-def _tokenizer_identity(tokenizer: Any) -> str:
-    return tokenizer_source_hash(tokenizer) or load_tokenizer(tokenizer).fingerprint
+def _tokenizer_identity(arguments: Mapping[str, Any]) -> str:
+    tokenizer, trust = arguments["tokenizer"], arguments["trust_remote_code"]
+    known = tokenizer_source_hash(tokenizer)
+    return known or load_tokenizer(tokenizer, trust_remote_code=trust).fingerprint
 
 
 def _open(folder: Path) -> Existing | None:

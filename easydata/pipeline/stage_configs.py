@@ -191,7 +191,7 @@ class PackStageConfig(Config):
         strategy: how rows are chosen for samples. ("greedy")
         num_packers: samples that the strategy "pool" keeps open. (4)
         include_segment_ids: number the rows of a sample in a column `segment_ids`. (True)
-        shuffle_packed: shuffle samples after packing. (True)
+        shuffle_packed: shuffle the samples, whether packed or pieces of the stream. (True)
         shuffle_buffer_factor: samples in the shuffling window of a stream, for each packer. (10)
     """
 

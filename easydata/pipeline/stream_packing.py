@@ -26,7 +26,7 @@ class Documents:
 
     Attributes:
         ids: dtype[tokens], of one document after another.
-        sizes: int64[documents], tokens in each, 1 or more.
+        sizes: int64[documents], tokens in each.
     """
 
     ids: npt.NDArray[Any]

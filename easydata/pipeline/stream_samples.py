@@ -194,8 +194,7 @@ def _documents(batch: pa.RecordBatch) -> Documents:
     """The token ids of the rows, a view."""
     ids = batch.column(0)
     offsets = number_view(ids.offsets).astype(np.int64)
-    sizes = np.diff(offsets)
-    return Documents(number_view(ids.values)[offsets[0] : offsets[-1]], sizes[sizes > 0])
+    return Documents(number_view(ids.values)[offsets[0] : offsets[-1]], np.diff(offsets))
 
 
 def _regroup(blocks: Iterable[SampleBlock], size: int) -> Iterator[SampleBlock]:

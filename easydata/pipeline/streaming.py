@@ -12,7 +12,6 @@ import pyarrow as pa
 from easydata.build.prepare import check_request, prepare_job
 from easydata.build.sources_changed import stamp_text
 from easydata.build.streamed import local_engine, stream_batches
-from easydata.errors import UsageError
 from easydata.fingerprint import fingerprint_json
 from easydata.format.arrays import number_view
 from easydata.loader.samples import SampleSource
@@ -54,17 +53,11 @@ class TokenStream:
             engine: gives the engine of one iteration; None: processes of this machine.
 
         Raises:
-            EasyDataError: as `build`, for what is wrong with the arguments; UsageError: `splits`
-                is given.
+            EasyDataError: as `build`, for what is wrong with the arguments.
         """
         self.name = name
         options = {**arguments, "out": None}
         request = check_request(sources, options)
-        if request.options.splits is not None:
-            raise UsageError(
-                f"splits is {dict(request.options.splits)}, but a stream is not split; leave it "
-                "out, or build a dataset."
-            )
         self._job = prepare_job(request, options)
         self._engine = engine or local_engine(self._job, request)
 
@@ -117,7 +110,7 @@ class TokenStream:
         Raises:
             BadRowError: a row is broken; names its file and line.
             EasyDataError: as `build`; SourceError if there is not one row, or if the source is an
-                iterator and was read before.
+                iterator and was read before; UsageError for `splits`.
         """
         return stream_batches(self._job, self._engine)
 

@@ -135,6 +135,14 @@ def test_files_of_a_size_are_full(tmp_path: Path, form: str, compression: str) -
     assert max(sizes) <= 400_000
 
 
+@pytest.mark.parametrize(("form", "compression"), FORMATS)
+def test_what_a_codec_holds_back_is_counted(tmp_path: Path, form: str, compression: str) -> None:
+    stream = Stream([100] * 200)
+    rows = SavedRows(stream.schema, stream.batches, None, None)
+    write_files("r", rows, Layout(form, compression, max_shard_bytes=12_000), tmp_path)
+    assert max(path.stat().st_size for path in data_files(tmp_path)) <= 12_000
+
+
 @pytest.mark.parametrize("form", ["parquet", "arrow", "jsonl"])
 def test_equal_values_share_a_file(tokens: ed.TokenDataset, tmp_path: Path, form: str) -> None:
     dataset = DatasetConfig("x", name="a", shard_column="id", num_shards=5)

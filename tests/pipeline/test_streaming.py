@@ -5,8 +5,6 @@ from __future__ import annotations
 import datasets
 import numpy as np
 import pytest
-from tests.bpe import train_bpe
-from tests.build.support import rows, write
 
 import easydata as ed
 from easydata.engine import SerialEngine
@@ -20,6 +18,8 @@ from easydata.pipeline.streaming import (
     make_stream_loader,
     stream_samples,
 )
+from tests.bpe import train_bpe
+from tests.build.support import rows, write
 
 ROWS = rows(400)
 
@@ -107,7 +107,7 @@ def test_wrong_arguments_are_told_before_anything_is_read(tmp_path):
     config = configured(source)
     arguments = build_arguments(config.datasets[0], config)
     with pytest.raises(ed.UsageError, match="splits is"):
-        TokenStream("a", source, {**arguments, "splits": {"a": 0.5, "b": 0.5}})
+        TokenStream("a", source, {**arguments, "splits": {"a": 0.5, "b": 0.5}}).batches()
     with pytest.raises(ed.EasyDataError, match="no/such/tokenizer"):
         TokenStream("a", source, {**arguments, "tokenizer": "no/such/tokenizer/"})
 

@@ -166,7 +166,9 @@ def test_sources_are_interleaved_in_exact_shares_and_the_smallest_common_type():
     streams = {"a": stream("a", 30), "b": cached("b", 20, np.uint16)}
     settings = config("ab", mix=mix, pack={"shuffle_packed": False})
     batches = list(StreamLoader(streams, settings))
-    assert batches[0]["input_ids"].dtype == np.uint32
+    other = StreamLoader({"b": streams["b"], "a": streams["a"]}, settings)
+    for batch in (batches[0], next(iter(other))):
+        assert batch["input_ids"].dtype == np.uint32
     found = visits(batches)
     assert len(found) == 50
     for n in range(50):
