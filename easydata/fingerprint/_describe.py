@@ -9,22 +9,52 @@ from __future__ import annotations
 import abc
 import enum
 import functools
+import importlib
 import logging
+import pkgutil
+import runpy
+import sys
 import types
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
 from easydata.errors import UsageError
 from easydata.fingerprint import _origin
-from easydata.fingerprint._values import PLAIN, Unknown, contents, is_array, rebuilt, state
+from easydata.fingerprint._values import (
+    PLAIN,
+    Unknown,
+    attributes,
+    contents,
+    is_array,
+    rebuilt,
+    state,
+)
 from easydata.fingerprint.canonical import canonical_hash
 
-__all__ = ["Describer"]
+__all__ = ["REACHES", "REACHES_ALL", "Describer", "is_dispatcher"]
 
 _PART = b"easydata part 1\n"
 _MAX_DEPTH = 40
 _LITERALS = (type(Ellipsis), type(NotImplemented))
-_CACHE = type(functools.cache(len))
+REACHES = "which reaches what the code does not name"
+# Each reaches what the code does not name.
+REACHES_ALL = {
+    *map(id, (eval, exec, globals, __import__, importlib.import_module, importlib.__import__)),
+    *map(id, (sys.modules, pkgutil.resolve_name, runpy.run_module, runpy.run_path)),
+    id(sys._getframe),  # noqa: SLF001 - looked at, not called
+}
+# What Python wraps functions in -> what makes each.
+_WRAPPERS: dict[type, tuple[str, ...]] = {
+    staticmethod: ("__func__",),
+    classmethod: ("__func__",),
+    property: ("fget", "fset", "fdel"),
+    types.DynamicClassAttribute: ("fget", "fset", "fdel"),
+    functools.cached_property: ("attrname", "func"),
+    # What it has kept says nothing about what it computes.
+    type(functools.cache(len)): ("__wrapped__",),
+}
+_NOT_OF_A_WRAPPER = {*functools.WRAPPER_ASSIGNMENTS, "__wrapped__", "__isabstractmethod__"}
+_NOT_OF_A_LOGGER = {*vars(logging.root), "manager", "root"}
 _DESCRIPTORS = (
     types.MethodDescriptorType,
     types.WrapperDescriptorType,
@@ -32,6 +62,16 @@ _DESCRIPTORS = (
     types.GetSetDescriptorType,
     types.MemberDescriptorType,
 )
+_OF_A_DISPATCHER = {"register", "dispatch", "registry", "_clear_cache"}
+
+
+def is_dispatcher(value: object) -> bool:
+    """Whether `value` is what `functools.singledispatch` makes of a function."""
+    return (
+        isinstance(value, types.FunctionType)
+        and value.__globals__ is vars(functools)
+        and value.__code__.co_qualname == "singledispatch.<locals>.wrapper"
+    )
 
 
 class Describer(abc.ABC):
@@ -75,7 +115,9 @@ class Describer(abc.ABC):
             self._refuse(where, f"which has no identity ({error})", error)
 
     def _refuse(self, where: str, what: str, cause: Exception | None = None) -> NoReturn:
-        refers = "is" if where == f"the transform {self._name}" else f"refers to {where},"
+        refers = f"refers to {where},"
+        if where == f"the transform {self._name}":
+            refers = "is something" if what.startswith("which ") else "is"
         raise UsageError(
             f"The transform {self._name} {refers} {what}; pass transform_version='1' and change "
             "it whenever what the function does changes."
@@ -88,6 +130,8 @@ class Describer(abc.ABC):
     def _value(self, value: Any, where: str) -> object:
         if type(value) in PLAIN or is_array(value):
             return value
+        if id(value) in REACHES_ALL:
+            self._refuse(where, REACHES)
         if id(value) in self._open:
             return "above", len(self._open) - self._open.index(id(value))
         if len(self._open) >= _MAX_DEPTH:
@@ -105,6 +149,8 @@ class Describer(abc.ABC):
         named = self._by_name(value)
         if named is not None:
             return named
+        if is_dispatcher(value):
+            return self._dispatcher(value, where)
         if isinstance(value, types.FunctionType):
             return self._function(value)
         if isinstance(value, type):
@@ -118,7 +164,7 @@ class Describer(abc.ABC):
         if not isinstance(module, str) or not isinstance(name, str):
             return None
         libraries = _origin.libraries(module)
-        if not libraries or _origin.find(module, name) is not value:
+        if not libraries or _origin.find(module, name) is not value or _origin.is_users(value):
             return None
         self._library(libraries)
         return "library", module, name
@@ -140,17 +186,33 @@ class Describer(abc.ABC):
             return "library", module, value.__qualname__
         if isinstance(value, _DESCRIPTORS):
             return kind, value.__name__, self._value(value.__objclass__, where)
-        if isinstance(value, staticmethod | classmethod):
-            return kind, self._value(value.__func__, where)
-        if isinstance(value, property):
-            functions = (value.fget, value.fset, value.fdel)
-            return kind, *(self._value(function, where) for function in functions)
-        if isinstance(value, functools.cached_property):
-            return kind, value.attrname, self._value(value.func, where)
-        if isinstance(value, _CACHE):
-            # What it has kept says nothing about what it computes.
-            return kind, self._value(value.__wrapped__, where)
+        for wrapper, names in _WRAPPERS.items():
+            if isinstance(value, wrapper):
+                made = (self._value(getattr(value, name), where) for name in names)
+                return wrapper.__name__, *made, *self._added(value, wrapper, names, where)
         return None
+
+    def _added(self, value: Any, base: type, known: Iterable[str], where: str) -> Iterable[object]:
+        """The class of `value`, if it is another than Python's `base`, and what it adds."""
+        kind = type(value)
+        if kind is base or kind is enum.property:
+            return
+        held = attributes(value)
+        for name in (*known, *_NOT_OF_A_WRAPPER):
+            held.pop(name, None)
+        if base is functools.cached_property:
+            held.pop("lock", None)
+        yield self._value(kind, where)
+        yield self._state(held, where)
+
+    def _dispatcher(self, value: Any, where: str) -> object:
+        # Its closure and the rest of its attributes hold what it has kept.
+        held = {name: item for name, item in vars(value).items() if name not in _OF_A_DISPATCHER}
+        found = sorted(
+            value.registry.items(), key=lambda pair: (pair[0].__module__, pair[0].__qualname__)
+        )
+        pairs = ((self._value(kind, where), self._value(run, where)) for kind, run in found)
+        return "singledispatch", self._state(held, where), *pairs
 
     def _composite(self, value: Any, where: str) -> object:
         kind = type(value)
@@ -162,10 +224,12 @@ class Describer(abc.ABC):
         if isinstance(value, set | frozenset):
             return self._set(value, where)
         if isinstance(value, enum.Enum):
-            named = value.value if isinstance(value, enum.Flag) else value.name
+            named = value._value_ if isinstance(value, enum.Flag) else value._name_
             return "member", self._value(kind, where), self._value(named, where)
         if isinstance(value, logging.Logger):
-            return "logger", value.name
+            held = attributes(value)
+            more = {name: item for name, item in held.items() if name not in _NOT_OF_A_LOGGER}
+            return "logger", value.name, self._value(kind, where), self._state(more, where)
         if isinstance(value, _LITERALS):
             return "literal", kind.__name__
         return self._object(value, where)
@@ -192,7 +256,7 @@ class Describer(abc.ABC):
         items = sorted(self._hash(self._value(item, inside), inside) for item in value)
         if kind is set or kind is frozenset:
             return kind.__name__, *items
-        held = self._state(getattr(value, "__dict__", {}), where)
+        held = self._state(attributes(value), where)
         return "set", self._value(kind, where), held, *items
 
     def _pairs(self, value: Mapping[Any, Any], where: str) -> Iterable[object]:

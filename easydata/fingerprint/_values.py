@@ -10,10 +10,13 @@ import pathlib
 import random
 import sys
 import types
+import typing
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["PLAIN", "Unknown", "contents", "is_array", "rebuilt", "state"]
+from easydata.fingerprint import _origin
+
+__all__ = ["PLAIN", "Unknown", "attributes", "contents", "is_array", "rebuilt", "state"]
 
 # What is its own description; `canonical` encodes each.
 PLAIN = {
@@ -23,6 +26,8 @@ PLAIN = {
     *(dt.date, dt.datetime, dt.time, dt.timedelta),
 }
 _POINTER = object.__basicsize__ // 2
+# Attributes that follow from the others: kept by a call, or an address.
+_DERIVED = {"numpy.vectorize": {"_ufunc"}, "pydantic.Decorator": {"cls_ref"}}
 
 
 class Unknown(Exception):  # noqa: N818 - never leaves this package
@@ -36,11 +41,13 @@ def is_array(value: object) -> bool:
 
 
 def contents(value: Any) -> object:
-    """All that a tokenizer or a dtype is, as a plain value; None for anything else.
+    """All that a tokenizer, a dtype or a name in an annotation is; None for anything else.
 
     Raises:
         Unknown: it is a tokenizer that draws random numbers.
     """
+    if isinstance(value, typing.ForwardRef):
+        return value.__forward_arg__  # typing.get_type_hints keeps in it what it has found
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, numpy.dtype):
         return numpy.empty(0, value)  # whose dtype is encoded
@@ -76,25 +83,40 @@ def state(value: object) -> dict[str, Any] | None:
     """
     kind = type(value)
     _check_constant(value)
-    slots: dict[str, Any] = {}
-    for base in kind.__mro__:
-        if "__slots__" in vars(base):
-            slots |= {
-                name: item
-                for name, item in vars(base).items()
-                if isinstance(item, types.MemberDescriptorType)
-            }
+    slots = _slots(kind)
     # As in object.__reduce_ex__: a larger object holds what only its C code knows.
     pointers = len(slots) + (kind.__dictoffset__ > 0) + (kind.__weakrefoffset__ > 0)
     if kind.__itemsize__ or kind.__basicsize__ > object.__basicsize__ + pointers * _POINTER:
         return None
-    # What a cached property has kept follows from the rest.
-    held = {
+    return attributes(value)
+
+
+def attributes(value: object) -> dict[str, Any]:
+    """The attributes that `value` itself holds, less those that follow from the rest."""
+    kind = type(value)
+    derived = {"__doc__"}
+    for base in kind.__mro__:
+        derived |= _DERIVED.get(f"{str(base.__module__).partition('.')[0]}.{base.__name__}", set())
+    slots = {name: getattr(value, name) for name in _slots(kind) if hasattr(value, name)}
+    return {
         name: item
-        for name, item in getattr(value, "__dict__", {}).items()
-        if not isinstance(getattr(kind, name, None), functools.cached_property)
+        for name, item in (getattr(value, "__dict__", {}) | slots).items()
+        # What a cached property has kept follows from the rest.
+        if name not in derived
+        and not isinstance(getattr(kind, name, None), functools.cached_property)
     }
-    return held | {name: getattr(value, name) for name in slots if hasattr(value, name)}
+
+
+def _slots(kind: type) -> list[str]:
+    return sorted(
+        {
+            name
+            for base in kind.__mro__
+            if "__slots__" in vars(base)
+            for name, item in vars(base).items()
+            if isinstance(item, types.MemberDescriptorType)
+        }
+    )
 
 
 def rebuilt(value: object) -> str | tuple[object, ...]:
@@ -104,7 +126,7 @@ def rebuilt(value: object) -> str | tuple[object, ...]:
         A name, or what to call, its arguments, the state, the items and the pairs.
 
     Raises:
-        Unknown: it cannot be copied.
+        Unknown: it cannot be copied, or no library has it under the name that it gives.
     """
     kind = type(value)
     reducer = copyreg.dispatch_table.get(kind)
@@ -113,6 +135,11 @@ def rebuilt(value: object) -> str | tuple[object, ...]:
     except Exception as error:
         raise Unknown(f"{_what(value)}, which has no identity that lasts ({error})") from error
     if isinstance(made, str):
+        module = getattr(value, "__module__", None)
+        if not isinstance(module, str) or not _origin.libraries(module):
+            module = ""
+        if _origin.find(module, made) is not value:
+            raise Unknown(f"{_what(value)}, which no library holds as {made!r}")
         return made
     function, arguments, *rest = made
     held, items, pairs = (*rest, None, None, None)[:3]

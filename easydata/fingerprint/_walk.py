@@ -7,30 +7,36 @@ value itself, anything else by a tuple that starts with its kind.
 
 from __future__ import annotations
 
-import enum
 import importlib
 import importlib.util
 import types
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from easydata.fingerprint import _origin
-from easydata.fingerprint._code import References, loaded_constants, references, signature
-from easydata.fingerprint._describe import Describer
+from easydata.fingerprint._code import (
+    Import,
+    References,
+    loaded_constants,
+    references,
+    signature,
+)
+from easydata.fingerprint._describe import REACHES, REACHES_ALL, Describer, is_dispatcher
+from easydata.fingerprint._members import members, order, registered
+from easydata.fingerprint._values import Unknown
 
 __all__ = ["Walk"]
 
-# Each reaches what its code does not name.
-_REACHES_ALL = {"eval", "exec", "globals", "__import__"}
-_BUILT_IN = {"builtins", "_sitebuiltins", "_io"}
-_NOT_OF_A_CLASS = {
-    *("__dict__", "__weakref__", "__module__", "__qualname__", "__doc__", "_abc_impl"),
-    *("__slotnames__", "__firstlineno__", "__static_attributes__", "__annotations_cache__"),
+_UNSEEN = {
+    "__doc__": "which is not part of a function's identity",
+    **dict.fromkeys(("__globals__", "__subclasses__", "f_globals"), REACHES),
 }
+_BUILT_IN = {"builtins", "_sitebuiltins", "_io"}
+_ALL: set[tuple[str, ...]] = {()}
 _NOT_OF_A_MODULE = {
     *("__builtins__", "__cached__", "__doc__", "__file__", "__loader__", "__name__"),
-    *("__package__", "__path__", "__spec__", "__annotations__"),
+    *("__package__", "__path__", "__spec__", "__annotations__", "__warningregistry__"),
 }
 
 
@@ -60,7 +66,7 @@ class Walk(Describer):
         """
         self._library([_origin.python()])
         target = f"the transform {self._name}"
-        if isinstance(function, types.FunctionType):
+        if isinstance(function, types.FunctionType) and not is_dispatcher(function):
             self._function(function, self._name)
         else:
             self._put(f"value of {self._name}", self._value(function, target), target)
@@ -82,8 +88,7 @@ class Walk(Describer):
     def _function(self, function: types.FunctionType, wish: str | None = None) -> object:
         if id(function) in self._labels:
             return "function", self._labels[id(function)]
-        module = function.__globals__.get("__name__")
-        libraries = _origin.libraries(module) if isinstance(module, str) else []
+        libraries = _origin.owners(function.__globals__)
         self._library(libraries)
         if wish is None:
             wish = f"{self._namespace(function.__globals__)}.{function.__code__.co_qualname}"
@@ -98,6 +103,7 @@ class Walk(Describer):
         positional = code.co_varnames[: code.co_argcount]
         defaults = function.__defaults__ or ()
         by_name = dict(zip(positional[len(positional) - len(defaults) :], defaults, strict=True))
+        used = references(code)
         cells = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
         for kind, values in (
             ("default", by_name | (function.__kwdefaults__ or {})),
@@ -107,9 +113,13 @@ class Walk(Describer):
             for name, value in sorted(values.items()):
                 where = f"the {kind} `{name}`{mine}"
                 held = self._cell(value, where) if kind == "closure" else value
-                self._put(f"{kind} of {label}: {name}", self._value(held, where), where)
+                if isinstance(held, types.ModuleType):
+                    described = self._module(held, where, used.locals.get(name, _ALL))
+                else:
+                    described = self._value(held, where)
+                self._put(f"{kind} of {label}: {name}", described, where)
         if not library:  # whose version says what its globals are
-            self._globals(function, references(code), mine)
+            self._globals(function, used, mine)
 
     def _cell(self, cell: types.CellType, where: str) -> object:
         try:
@@ -124,8 +134,8 @@ class Walk(Describer):
     def _globals(self, function: types.FunctionType, used: References, mine: str) -> None:
         if used.assigned:
             self._refuse(f"the global `{min(used.assigned)}`{mine}", "which it assigns")
-        if "__doc__" in used.attributes:
-            self._refuse(f"`__doc__`{mine}", "which is not part of a function's identity")
+        for name in sorted(used.attributes & _UNSEEN.keys()):
+            self._refuse(f"`{name}`{mine}", _UNSEEN[name])
         own = function.__globals__
         outer: dict[str, Any] = function.__builtins__  # type: ignore[attr-defined]
         label = self._namespace(own)
@@ -137,33 +147,45 @@ class Walk(Describer):
                 self._builtin(name, outer[name], where)
             elif name not in used.bound:
                 self._refuse(where, "a name that is not defined")
-        for level, module, names in sorted(used.imports):
-            self._import("." * level + module, names, own.get("__package__"), mine)
+        for found in sorted(used.imports):
+            # One variable may be bound to one module or another.
+            several = sum(other.variable == found.variable for other in used.imports) > 1
+            chains = used.locals[found.variable] if found.variable else _ALL
+            self._import(found, chains, several, own.get("__package__"), mine)
 
     def _builtin(self, name: str, value: object, where: str) -> None:
-        if getattr(value, "__module__", None) not in _BUILT_IN:
-            self._global("builtins", name, value, {()}, where)
-        elif name in _REACHES_ALL:
-            self._refuse(where, "which reaches what the code does not name")
+        theirs = getattr(value, "__module__", None) in _BUILT_IN and not _origin.is_users(value)
+        if not theirs or id(value) in REACHES_ALL:
+            self._global("builtins", name, value, _ALL, where)
 
-    def _import(self, name: str, names: tuple[str, ...], package: str | None, mine: str) -> None:
-        where = f"the module `{name}`{mine}"
+    def _import(
+        self,
+        found: Import,
+        chains: set[tuple[str, ...]],
+        several: bool,
+        package: str | None,
+        mine: str,
+    ) -> None:
+        where = f"the module `{found.module}`{mine}"
         try:
-            full = importlib.util.resolve_name(name, package)
+            full = importlib.util.resolve_name(found.module, package)
             module = importlib.import_module(full)
-            # `import a.b` binds a.
-            if not names or _origin.libraries(full):
-                self._value(importlib.import_module(full.partition(".")[0]), where)
-                return
-            for item in names:
-                if not hasattr(module, item):
-                    importlib.import_module(f"{full}.{item}")
+            library = bool(_origin.owners(vars(module)))
+            if found.item and not library and not hasattr(module, found.item):
+                importlib.import_module(f"{full}.{found.item}")
+        except ModuleNotFoundError as error:  # it may be optional
+            missing = " ".join(filter(None, (found.module, found.item)))
+            self._put(f"module {missing}", ("missing", error.name), where)
+            return
         except ImportError as error:
             self._refuse(where, f"which cannot be imported ({error})", error)
-        label = self._namespace(vars(module))
-        for item in names:
-            where = f"the global `{item}` of {full}"
-            self._global(label, item, getattr(module, item), {()}, where)
+        if found.item:
+            chains = {(found.item, *chain) for chain in chains or _ALL}
+        elif not found.whole:
+            module = importlib.import_module(full.partition(".")[0])
+        if several:
+            chains = {chain for chain in chains if not chain or hasattr(module, chain[0])}
+        self._module(module, where, chains)
 
     # Modules
 
@@ -175,16 +197,8 @@ class Walk(Describer):
         self, label: str, name: str, value: Any, chains: set[tuple[str, ...]], where: str
     ) -> None:
         path = f"{label}.{name}"
-        if () not in chains and isinstance(value, types.ModuleType) and _is_users(value):
-            # `rules.clean` depends on what that is, not on all that the module holds.
-            inner = self._namespace(vars(value))
-            self._put(f"global {path}", ("module", inner), where)
-            for attribute in sorted({chain[0] for chain in chains}):
-                inside = f"`{attribute}` of {where}"
-                if not hasattr(value, attribute):
-                    self._refuse(inside, "which is not defined")
-                rest = {chain[1:] for chain in chains if chain[0] == attribute}
-                self._global(inner, attribute, getattr(value, attribute), rest, inside)
+        if isinstance(value, types.ModuleType):
+            self._put(f"global {path}", self._module(value, where, chains), where)
         elif path not in self._bindings:
             self._bindings.add(path)
             description = self._value(value, where)
@@ -192,35 +206,61 @@ class Walk(Describer):
             if not is_definition or description not in (("function", path), ("class", path)):
                 self._put(f"global {path}", description, where)
 
-    def _module(self, module: types.ModuleType, where: str) -> object:
-        libraries = _origin.libraries(module.__name__)
+    def _module(
+        self, module: types.ModuleType, where: str, chains: set[tuple[str, ...]] = _ALL
+    ) -> object:
+        """`rules.clean` depends on what that is, not on all that the module holds."""
+        libraries = _origin.owners(vars(module))
         if libraries:
             self._library(libraries)
+            for chain in sorted(chains):
+                self._reach(module, chain, where)
             return "library", module.__name__
-        if _origin.is_extension(module.__name__):
+        if _origin.is_extension(vars(module)):
             self._refuse(where, "a compiled module of no installed library")
         label = self._namespace(vars(module))
-        if f"module {label}" not in self._bindings:
-            self._bindings.add(f"module {label}")
-            self._pending.append(lambda: self._inside_module(module, label))
+        if () in chains:
+            if f"module {label}" not in self._bindings:
+                self._bindings.add(f"module {label}")
+                self._pending.append(lambda: self._inside_module(module, label))
+            return "module", label
+        for name in sorted({chain[0] for chain in chains}):
+            inside = f"`{name}` of {where}"
+            if not hasattr(module, name):
+                self._refuse(inside, "which is not defined")
+            rest = {chain[1:] for chain in chains if chain[0] == name}
+            self._global(label, name, getattr(module, name), rest, inside)
         return "module", label
+
+    def _reach(self, module: types.ModuleType, chain: tuple[str, ...], where: str) -> None:
+        """Looks for what is not a library's, although one of its modules holds it."""
+        path, found = module.__name__, cast("object", module)
+        for name in chain:
+            if not isinstance(found, types.ModuleType):
+                return
+            found, path, where = vars(found).get(name), f"{path}.{name}", f"`{name}` of {where}"
+            if id(found) in REACHES_ALL or _origin.is_users(found):
+                self._put(f"global {path}", self._value(found, where), where)
+                return
 
     def _inside_module(self, module: types.ModuleType, label: str) -> None:
         for name in sorted(vars(module).keys() - _NOT_OF_A_MODULE):
             where = f"the global `{name}` of {label}"
-            self._global(label, name, vars(module)[name], {()}, where)
+            self._global(label, name, vars(module)[name], _ALL, where)
 
     # Classes
 
     def _class(self, kind: type, where: str) -> object:
         if id(kind) in self._labels:
             return "class", self._labels[id(kind)]
+        if not isinstance(kind.__module__, str):
+            self._refuse(where, f"an object of the type {kind.__name__}, which names no module")
         libraries = _origin.libraries(kind.__module__)
         heap = bool(kind.__flags__ & 1 << 9)  # Py_TPFLAGS_HEAPTYPE: made while running
         if libraries and not heap:
             self._library(libraries)
             return "library", kind.__module__, kind.__qualname__
-        if _origin.is_extension(kind.__module__):
+        if _origin.is_extension(_origin.globals_of(kind.__module__)):
             self._refuse(where, "a class of a compiled module of no installed library")
         label = self._label(kind, f"{_module_name(kind.__module__)}.{kind.__qualname__}")
         self._pending.append(lambda: self._inside_class(kind, label))
@@ -229,27 +269,18 @@ class Walk(Describer):
     def _inside_class(self, kind: type, label: str) -> None:
         bases = tuple(self._value(base, f"a base of {label}") for base in kind.__bases__)
         made_by = self._value(type(kind), f"the metaclass of {label}")
-        members = {key: value for key, value in vars(kind).items() if key not in _NOT_OF_A_CLASS}
-        order: tuple[str, ...] = ()
-        if isinstance(kind, enum.EnumMeta):
-            order = tuple(kind.__members__)
-            # What Enum keeps beside them follows from the members and the version of Python.
-            named: dict[str, Any] = {name: kind.__members__[name]._value_ for name in order}
-            methods = {key: v for key, v in members.items() if _is_own_code(v)}
-            members = methods | named
-        self._put(f"class {label}", ("class", bases, made_by, order, (*sorted(members),)), label)
-        for name, value in sorted(members.items()):
+        try:
+            held = members(kind)
+        except Unknown as error:
+            self._refuse(f"the class {label}", str(error), error)
+        description = ("class", bases, made_by, order(kind), (*sorted(held),))
+        self._put(f"class {label}", description, label)
+        for name, value in sorted(held.items()):
             where = f"the attribute `{name}` of {label}"
             self._put(f"attribute of {label}: {name}", self._value(value, where), where)
-
-
-def _is_users(module: types.ModuleType) -> bool:
-    name = module.__name__
-    return not _origin.libraries(name) and not _origin.is_extension(name)
-
-
-def _is_own_code(value: object) -> bool:
-    return isinstance(value, types.FunctionType | staticmethod | classmethod | property)
+        for position, other in enumerate(registered(kind)):
+            where = f"a class registered with {label}"
+            self._put(f"{where}: {position}", self._value(other, where), where)
 
 
 def _module_name(name: object) -> str:

@@ -5,7 +5,8 @@ the code changes or anything that the code refers to: defaults, closures, global
 modules of the user, classes, compiled patterns, the version of Python and of a library. What
 cannot be identified is refused. Comments, docstrings, annotations and line numbers do not count.
 It cannot see what a function reads while it runs: files, the environment, the clock, the
-network. For such a function, pass a version.
+network, settings such as the decimal context; nor a value that was put into a cached property by
+hand. For such a function, pass a version.
 """
 
 from __future__ import annotations
@@ -75,7 +76,8 @@ def identify_function(
         UsageError: it cannot be called, the version is not a text, or the function refers to
             something without an identity: an open file, a lock, a generator, a random
             generator, a global that it assigns, a name that is not defined, compiled code of no
-            installed library. The message names it.
+            installed library, `eval` and what else reaches things that the code does not name.
+            The message names it.
     """
     if not callable(function):
         raise UsageError(f"The transform is {function!r:.80}, which cannot be called.")
@@ -146,5 +148,7 @@ def _named(function: Any) -> Any:
 
 
 def _module(named: Any) -> str:
-    module = getattr(named, "__module__", None) or "builtins"
+    module = getattr(named, "__module__", None)
+    if not isinstance(module, str):  # of a type in C it may be the descriptor for its objects
+        return "builtins"
     return "__main__" if module == "__mp_main__" else module
