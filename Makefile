@@ -39,6 +39,7 @@ bench: $(READY)
 # Long checks that `make test` does in a shorter form: many kills, much data.
 stress: $(READY)
 	$(BIN)/python -m tests.stress
+	$(BIN)/python -m tests.stress pipeline
 	$(BIN)/python -m tests.stress cache
 
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) --editable

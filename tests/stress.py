@@ -1,10 +1,12 @@
-"""The long forms of tests: `python -m tests.stress [kills] [seed]`, and `… cache [keys]`.
+"""The long forms of tests: `python -m tests.stress [kills] [seed]`, `… pipeline`, `… cache`.
 
 Each round kills a build at random moments until it completes, and compares every byte with a
 build that nobody disturbed. A new seed is drawn and printed unless one is given.
 
-With `cache`, 4 processes write and read the same keys of one cache folder (100,000 unless told),
-and every value must be one that was put for its key, none torn, none lost.
+With `pipeline [kills]`, whole pipelines are killed (20 times unless told), while a file changes.
+
+With `cache [keys]`, 4 processes write and read the same keys of one cache folder (100,000 unless
+told), and every value must be one that was put for its key, none torn, none lost.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import easydata as ed
 from tests.build.killing import OPTIONS, build_with_kills
 from tests.build.support import rows, shards, write
 from tests.cache.crowd import overlap
+from tests.pipeline.killing import run_with_kills
 
 SIZES = {"tokenizer": "bytes", "part_size": "4kB", "shard_size": "20kB"}
 VARIANTS = [{}, {"compression": "zstd"}, {"format": "parquet"}]
@@ -27,6 +30,8 @@ def main() -> None:
     """What the command line says."""
     if sys.argv[1:2] == ["cache"]:
         stress_cache(*map(int, sys.argv[2:]))
+    elif sys.argv[1:2] == ["pipeline"]:
+        stress_pipelines(*map(int, sys.argv[2:]))
     else:
         stress_builds(*map(int, sys.argv[1:]))
 
@@ -36,6 +41,17 @@ def stress_cache(num_keys: int = 100_000) -> None:
     with tempfile.TemporaryDirectory() as folder:
         overlap(Path(folder) / "cache", num_keys)
     print(f"{num_keys:,} keys: every value as it was put.")
+
+
+def stress_pipelines(wanted: int = 20) -> None:
+    """Kill pipelines at least so many times in all."""
+    done = 0
+    while done < wanted:
+        seed = secrets.randbelow(10**6)
+        with tempfile.TemporaryDirectory() as folder:
+            done += run_with_kills(Path(folder), kills=min(wanted, 20), seed=seed)
+        print(f"seed {seed}: {done} kills in all")
+    print("Every byte as it should be.")
 
 
 def stress_builds(wanted: int = 60, seed: int | None = None) -> None:

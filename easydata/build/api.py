@@ -163,9 +163,11 @@ def build(
         rename_fields: new names of fields by their old ones; after `transform`.
         transform: a function from a row (a dict of its own, with all fields) to a row, or to
             None, which leaves it out. It must be pure: the result is kept, and is made again
-            when the function changes (its code, or anything of yours that it refers to).
+            when the function changes (its code, or anything of yours that it refers to). Worker
+            processes import its module anew, and refuse if what they find is another function.
         transform_version: names what `transform` does, in place of a look at its code; needed
-            where it refers to what has no identity. Change it whenever the results change.
+            where it refers to what has no identity. Change it whenever the results change. With
+            it, workers compare nothing: the module alone must say what the function does.
         schema: Arrow types of kept fields; the others are inferred from a sample of all files.
         type: read every file as "jsonl", "json", "text", "csv", "tsv", "parquet" or "arrow",
             whatever its extension.
@@ -200,7 +202,8 @@ def build(
         on_error: "skip" leaves out broken rows, counts and logs them.
         hash_fn: how a file that was read before is told from a changed one. "content" reads it.
             "path" compares its place, size and time of change. "combined" reads it only if these
-            differ. The last two miss an edit that keeps them all.
+            differ. The last two miss an edit that keeps them all; where a store of remote files
+            tells no time, they read.
         splits: shares by name, such as {"train": 0.99, "validation": 0.01}; a row's split
             follows from a hash of its text.
         progress: "rich", "tqdm", "json" (lines on standard error), "none"; "auto" is "rich" on a

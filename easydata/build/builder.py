@@ -6,45 +6,42 @@ import logging
 import shutil
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-import numpy.typing as npt
 
 from easydata.build.assemble import ShardAssembler
 from easydata.build.existing import Existing
 from easydata.build.job import BuildJob, Outcome
+from easydata.build.making import PartMaker
 from easydata.build.parts import Part, block_bytes_for, cut_parts
 from easydata.build.progress import Meter, Progress
 from easydata.build.publish import commit, prepare
 from easydata.build.reading import SourceStream
-from easydata.build.store import PartStore, StoredPart
-from easydata.build.task import NamedBlock, TaskResult
+from easydata.build.store import PartStore, StoredPart, StoredSpan
+from easydata.build.task import NamedBlock
 from easydata.engine import Engine
 from easydata.errors import OutputExistsError, SourceError
 from easydata.fingerprint import fingerprint_strings
 from easydata.format.arrays import count_values
 from easydata.format.features import HUGGINGFACE_KEY, huggingface_metadata
-from easydata.format.ledger import METADATA_KEY, PartEntry, SpanEntry
+from easydata.format.ledger import METADATA_KEY, SpanEntry
 from easydata.metadata import CacheMetadata
 
 __all__ = ["run_build"]
 
 _log = logging.getLogger("easydata")
-_TASK_BYTES = 512 << 10
 _BAD_ROWS_SHOWN = 10
 
 
 @dataclass
 class _Pending:
-    """A part that is being made: what its tasks have given so far."""
+    """A part that is not handed on yet: found, or being made."""
 
     part: Part
-    stored: list[StoredPart] | None = None
+    stored: list[StoredPart] | None
+    maker: PartMaker
     tasks_left: int = 0
     is_complete: bool = False
-    results: list[TaskResult] = field(default_factory=list)
 
 
 def run_build(
@@ -172,7 +169,7 @@ class _Build:
         """Read, tokenize what is not there yet, and write all shards."""
         for result in engine.map(self._job.task, self._tasks()):
             pending = next(p for p in self._pending if p.stored is None and p.tasks_left)
-            pending.results.append(result)
+            pending.maker.results.append(result)
             pending.tasks_left -= 1
             self._meter.add(
                 self._task_bytes.popleft(),
@@ -192,32 +189,60 @@ class _Build:
     def _tasks(self) -> Iterator[list[NamedBlock]]:
         """The tasks of every part that is not finished yet; all parts go to `_pending`."""
         part_recipe = self._job.recipe.part_fingerprint
+        names = [source.name for source in self._job.sources]
         for part in cut_parts(self.stream, self._job.options.window, part_recipe):
-            pending = _Pending(part, self._find(part.key))
+            stored = self._find(part.key)
+            pending = _Pending(part, stored, PartMaker(part, {} if stored else self._reused(part)))
             self._pending.append(pending)
-            if pending.stored is None:
+            if stored is None:
                 # A part that is known may still have to be made again, as those of Parquet.
                 if self._only_reuse and part.key not in self._known_keys:
                     raise OutputExistsError(_other_rows(self._job))
-                for task in _split_tasks(part, [s.name for s in self._job.sources]):
+                for task in pending.maker.tasks(names):
                     pending.tasks_left += 1
                     self._task_bytes.append(sum(item.block.nbytes for item in task))
                     yield task
-            else:
-                self._meter.add(
-                    sum(span.block.nbytes for span in part.spans),
-                    sum(found.rows for found in pending.stored),
-                    sum(found.tokens for found in pending.stored),
-                    raw_share=self.stream.raw_share,
-                )
+            self._show_reused(pending)
             pending.is_complete = True
             self._drain()
+
+    def _reused(self, part: Part) -> dict[int, list[StoredSpan]]:
+        """The spans of a part whose rows were made before, as small files beside a changed one."""
+        if self._job.options.padding == "longest":
+            return {}  # a row's padding depends on its neighbours
+        schema = self._job.task.schema
+        found = {}
+        for number, span in enumerate(part.spans):
+            stored = [store.find_span(span.key, schema) for store in self._stores.values()]
+            spans = [item for item in stored if item is not None and self._is_good(item.entry)]
+            if len(spans) == len(stored):
+                found[number] = spans
+        return found
+
+    def _is_good(self, span: SpanEntry) -> bool:
+        # What was made with on_error="skip" raises when it is made again.
+        return self._job.options.skip_bad or not span.skipped
+
+    def _show_reused(self, pending: _Pending) -> None:
+        """Count what need not be tokenized as done."""
+        part, reused = pending.part, pending.maker.reused
+        if pending.stored is not None:
+            content = sum(span.block.nbytes for span in part.spans)
+            rows = sum(found.rows for found in pending.stored)
+            tokens = sum(found.tokens for found in pending.stored)
+        elif reused:
+            content = sum(part.spans[number].block.nbytes for number in reused)
+            rows = pending.maker.rows_reused
+            tokens = sum(span.tokens for spans in reused.values() for span in spans)
+        else:
+            return
+        self._meter.add(content, rows, tokens, raw_share=self.stream.raw_share)
 
     def _find(self, key: str) -> list[StoredPart] | None:
         found = [store.find(key) for store in self._stores.values()]
         parts = [part for part in found if part is not None]
-        if not self._job.options.skip_bad and any(part.entry.skipped for part in parts):
-            return None  # it was made with on_error="skip"; made again, it raises
+        if not all(self._is_good(span) for part in parts for span in part.entry.spans):
+            return None
         return parts if len(parts) == len(found) else None
 
     def _drain(self) -> None:
@@ -226,51 +251,37 @@ class _Build:
             pending = self._pending[0]
             if not pending.is_complete or pending.tasks_left:
                 return
-            stored = pending.stored or self._store(pending)
+            stored = pending.stored or self._store(pending.maker)
             self._outcome.reused += pending.stored is not None
+            self._outcome.rows_reused += pending.maker.rows_reused
             self._pending.popleft()
             self._hand_on(pending.part, stored)
 
     def _hand_on(self, part: Part, stored: Sequence[StoredPart]) -> None:
         self.keys.append(part.key)
-        self._outcome.parts += 1
-        self._outcome.skipped += stored[0].entry.skipped
-        self._outcome.short += stored[0].entry.short
-        self._outcome.dropped += self._dropped(stored)
-        self._outcome.truncated += stored[0].entry.truncated
+        outcome = self._outcome
+        outcome.parts += 1
+        for span in stored[0].entry.spans:  # counts are of all splits
+            outcome.skipped += span.skipped
+            outcome.short += span.short
+            outcome.truncated += span.truncated
+        if self._job.task.fields.transform is not None:
+            spans = stored[0].entry.spans
+            good = sum(span.records - span.skipped - span.short for span in spans)
+            outcome.dropped += good - sum(found.rows for found in stored)
         for assembler, found in zip(self.assemblers.values(), stored, strict=True):
             assembler.add(found.at([(span.source, span.block.first_record) for span in part.spans]))
-            self._outcome.rows += found.rows
-            self._outcome.tokens += found.tokens
+            outcome.rows += found.rows
+            outcome.tokens += found.tokens
 
-    def _dropped(self, stored: Sequence[StoredPart]) -> int:
-        """How many rows of a part the transform left out."""
-        if self._job.task.fields.transform is None:
-            return 0
-        entry = stored[0].entry
-        records = sum(span.records for span in entry.spans)
-        return records - sum(part.rows for part in stored) - entry.skipped - entry.short
-
-    def _store(self, pending: _Pending) -> list[StoredPart]:
+    def _store(self, maker: PartMaker) -> list[StoredPart]:
         """Write the part of each split."""
-        results = pending.results
-        split_of_records = _by_span(pending.part, [s for r in results for s in r.splits])
         stored = []
-        for index, store in enumerate(self._stores.values()):
-            spans = [
-                _span_entry(0, span.block.num_records, splits == index)
-                for span, splits in zip(pending.part.spans, split_of_records, strict=True)
-            ]
-            entry = PartEntry(
-                pending.part.key,
-                0,
-                spans,
-                skipped=sum(len(result.bad) for result in results),
-                short=sum(result.short for result in results),
-                truncated=sum(result.truncated for result in results),
-            )
-            batches = [result.batches[index] for result in results]
-            stored.append(store.add(entry, self._job.task.schema, batches))
+        for split, store in enumerate(self._stores.values()):
+            entry = maker.entry(split)
+            row_bytes = maker.row_bytes(entry)
+            batches = maker.batches(split)
+            stored.append(store.add(entry, self._job.task.schema, batches, row_bytes))
         return stored
 
     def _header(self, keys: Sequence[str], rows: int) -> dict[bytes, bytes]:
@@ -294,37 +305,6 @@ class _Build:
             if self._bad_shown < _BAD_ROWS_SHOWN:
                 _log.warning("Left out: %s", message)
             self._bad_shown += 1
-
-
-def _split_tasks(part: Part, names: Sequence[str]) -> Iterator[list[NamedBlock]]:
-    """The records of a part in pieces of about _TASK_BYTES, the unit of parallel work."""
-    task: list[NamedBlock] = []
-    size = 0
-    for span in part.spans:
-        rest = span.block
-        while rest.num_records:
-            stop = max(1, int(np.searchsorted(rest.ends, _TASK_BYTES - size, side="right")))
-            block, rest = rest.slice(0, stop), rest.slice(stop, rest.num_records)
-            task.append(NamedBlock(names[span.source], block))
-            size += block.nbytes
-            if size >= _TASK_BYTES or rest.num_records:
-                yield task
-                task, size = [], 0
-    if task:
-        yield task
-
-
-def _by_span(part: Part, splits: Sequence[npt.NDArray[np.uint8]]) -> list[npt.NDArray[np.uint8]]:
-    """The splits of the records of each span, which tasks may have cut into several blocks."""
-    everything = np.concatenate(splits)
-    sizes = [span.block.num_records for span in part.spans]
-    return np.split(everything, np.cumsum(sizes)[:-1])
-
-
-def _span_entry(source: int, records: int, kept: npt.NDArray[np.bool_]) -> SpanEntry:
-    rows = int(kept.sum())
-    bits = None if rows == records else np.packbits(kept).tobytes()
-    return SpanEntry(source, 0, records, rows, bits)
 
 
 def _other_rows(job: BuildJob) -> str:

@@ -69,22 +69,17 @@ class Existing:
         }
 
     def tells_all(self, sources: Sequence[Source]) -> bool:
-        """True if no reason to rebuild means no difference: every source has an identity, and
-        the extensions, which say how the same bytes are read, are those of before.
-        """
+        """True if no reason to rebuild means no difference: every source has an identity."""
         recorded = self._first.sources()
-        return len(recorded) == len(sources) and all(
-            entry["hash"] is not None
-            and Path(source.name).suffixes[-2:] == Path(entry["name"]).suffixes[-2:]
-            for source, entry in zip(sources, recorded, strict=True)
-        )
+        return len(recorded) == len(sources) and all(entry["hash"] for entry in recorded)
 
     def changed_sources(self, sources: Sequence[Source], hash_fn: HashMode) -> list[str]:
         """What differs between these sources and those that the dataset was made from, in words.
 
         Only sources that have an identity can be compared.
         """
-        return source_differences(self._first.sources(), sources, hash_fn)
+        read_as = self.metadata["recipe"]["type"]
+        return source_differences(self._first.sources(), sources, hash_fn, type=read_as)
 
 
 def inspect_output(out: Path, *, overwrite: bool) -> Existing | None:

@@ -66,6 +66,7 @@ class Outcome:
     Attributes:
         parts: how many parts the result has.
         reused: how many of them were finished before.
+        rows_reused: rows in the other parts that were made before.
         rows: rows in all splits.
         tokens: tokens in all splits.
         skipped: records left out because they are broken.
@@ -76,6 +77,7 @@ class Outcome:
 
     parts: int = 0
     reused: int = 0
+    rows_reused: int = 0
     rows: int = 0
     tokens: int = 0
     skipped: int = 0

@@ -35,10 +35,17 @@ _MAX_BLOCK_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Span:
-    """Consecutive records of one source: its index in the list of sources, and the records."""
+    """Consecutive records of one source.
+
+    Attributes:
+        source: its index in the list of sources.
+        block: the records.
+        key: their identity, and that of the recipe; "" before the part is complete.
+    """
 
     source: int
     block: Block
+    key: str = ""
 
 
 @dataclass(frozen=True)
@@ -243,14 +250,13 @@ class _Rest:
 
 
 def _make_part(pieces: list[Span], recipe: str) -> Part:
-    spans = []
+    spans, digests = [], []
     for source, group in groupby(pieces, key=lambda span: span.source):
         blocks = [span.block for span in group]
-        spans.append(Span(source, type(blocks[0]).join(blocks)))
-    hasher = Hasher(recipe.encode())
-    for span in spans:
-        hasher.update(span.block.digest())
-    return Part(hasher.hexdigest(), tuple(spans))
+        block = type(blocks[0]).join(blocks)
+        digests.append(block.digest())
+        spans.append(Span(source, block, Hasher(recipe.encode() + digests[-1]).hexdigest()))
+    return Part(Hasher(recipe.encode() + b"".join(digests)).hexdigest(), tuple(spans))
 
 
 def _sum_marks(blocks: Sequence[Block]) -> int:

@@ -6,6 +6,7 @@ import inspect
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,7 +37,12 @@ from easydata.stages import (
     resolve_special,
 )
 
-__all__ = ["Request", "check_request", "prepare_job", "transform_identity"]
+__all__ = ["TOKEN_OPTIONS", "Request", "check_request", "prepare_job", "transform_identity"]
+
+# What the ids that a dataset holds follow from, besides the tokenizer.
+TOKEN_OPTIONS = (
+    *("parse_special", "add_bos", "add_eos", "bos_token", "eos_token", "pad_token", "dtype"),
+)
 
 _log = logging.getLogger("easydata")
 _CHECKED = tuple(inspect.signature(check_options).parameters)
@@ -181,6 +187,7 @@ def prepare_job(request: Request, options: Mapping[str, Any]) -> BuildJob:
             "bos_id": special.bos_id,
             "eos_id": special.eos_id,
             "pad_id": special.pad_id if checked.padding else _known_pad(tokenizer),
+            "asked": {name: options[name] for name in TOKEN_OPTIONS},
         },
         tokenizer_files=tokenizer.files(),
         transform=request.transform,
@@ -209,14 +216,17 @@ def _transform(
 ) -> tuple[ChatTemplate | None, RowTransform | None]:
     """The template that conversations are rendered with, and everything done to a row."""
     checked = request.options
-    rename = dict(checked.rename_fields)
-    transform = None
-    if options["transform"] is not None or rename:
-        transform = RowTransform(options["transform"], rename, None, checked.text_field)
+    rows = RowTransform(
+        options["transform"],
+        dict(checked.rename_fields),
+        text=checked.text_field,
+        identity=request.transform,
+    )
+    transform = rows if rows.function is not None or rows.rename else None
     template = tokenizer.chat_template
     if template is None or _kind_of_text(request, transform) == "text":
         return None, transform
-    return template, RowTransform(options["transform"], rename, template.render, checked.text_field)
+    return template, replace(rows, render=template.render)
 
 
 def _known_pad(tokenizer: Tokenizer) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -16,6 +17,7 @@ from easydata.errors import UsageError
 __all__ = ["Meter", "Progress", "ProgressKind", "Snapshot", "make_progress"]
 
 ProgressKind = Literal["auto", "rich", "tqdm", "json", "none"]
+_log = logging.getLogger("easydata")
 _SECONDS_BETWEEN = 0.2
 _WIDE = 120  # columns of a terminal
 
@@ -38,7 +40,7 @@ class Snapshot:
 
 
 class Progress(AbstractContextManager["Progress"], Protocol):
-    """Shows how far a build is, and one line at its end."""
+    """Shows how far a build is, and one line at its end (or logs it, where nothing is shown)."""
 
     def update(self, snapshot: Snapshot) -> None: ...
 
@@ -100,7 +102,7 @@ class _NoProgress:
         pass
 
     def say(self, line: str) -> None:
-        pass
+        _log.info("%s", line)
 
 
 class _Timed(_NoProgress, ABC):

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from easydata.build.parts import SourceBlocks
 from easydata.build.sources_changed import stamp_text
+from easydata.errors import SourceNotFoundError
+from easydata.fingerprint import FileStamp
 from easydata.sources import Block, Source
 
 __all__ = ["SourceStream"]
+
+_log = logging.getLogger("easydata")
 
 
 class SourceStream:
@@ -18,7 +23,8 @@ class SourceStream:
     Attributes:
         bytes_read: raw bytes read so far.
         content_read: bytes of records in them, which is more where files are compressed.
-        hashes: identity of each source that was read to its end, None where there is none.
+        hashes: identity of each source that was read to its end; None where there is none, or
+            where the file changed meanwhile.
     """
 
     def __init__(
@@ -64,7 +70,8 @@ class SourceStream:
 
     def _blocks(self, index: int, source: Source) -> Iterator[Block]:
         before = self.bytes_read
-        self._stamps[index] = stamp_text(source.stamp())  # of what is read from here on
+        stamp = source.stamp()  # of what is read from here on
+        self._stamps[index] = stamp_text(stamp)
         with source.open(self._field_names, self._block_bytes) as reader:
             for block in reader:
                 self.bytes_read = before + reader.bytes_read
@@ -78,3 +85,18 @@ class SourceStream:
                 yield block
             self.bytes_read = before + reader.bytes_read
             self.hashes[index] = reader.content_hash
+        if stamp is not None and _stamp_now(source) != stamp:
+            # Its rows may be of two files, and its hash that of neither.
+            self.hashes[index] = self._stamps[index] = None
+            _log.warning(
+                "%s changed while it was read; what was read is kept. Build again when it is "
+                "complete.",
+                source.name,
+            )
+
+
+def _stamp_now(source: Source) -> FileStamp | None:
+    try:
+        return source.stamp(fresh=True)
+    except SourceNotFoundError:  # that is a change, too
+        return None

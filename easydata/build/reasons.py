@@ -29,8 +29,8 @@ def reasons_to_rebuild(existing: Existing, job: BuildJob) -> list[str]:
         found += tokenizer_reasons(existing, job.tokenizer, job.tokenizer_files)
     if before["transform"] != now["transform"]:
         found += transform_reasons(existing, job.transform)
-    names = [name for name in now if name not in ("tokenizer", "transform")]
-    found += option_differences(before, now, names)
+    others = {name: now[name] for name in now if name not in ("tokenizer", "transform")}
+    found += option_differences(before, others)
     return found + existing.changed_sources(job.sources, job.options.hash_fn)
 
 
@@ -69,14 +69,12 @@ def transform_reasons(existing: Existing, transform: FunctionIdentity | None) ->
     return [f"transform changed: {', '.join(differences(before, transform))}"]
 
 
-def option_differences(
-    before: Mapping[str, Any], now: Mapping[str, Any], names: list[str]
-) -> list[str]:
-    """The options of these names that differ."""
+def option_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The options in `now` that were others before."""
     return [
-        f"{name} changed: {_shown(name, before.get(name))} → {_shown(name, now.get(name))}"
-        for name in names
-        if before.get(name) != now.get(name)
+        f"{name} changed: {_shown(name, before.get(name))} → {_shown(name, value)}"
+        for name, value in now.items()
+        if before.get(name) != value
     ]
 
 

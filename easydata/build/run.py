@@ -22,10 +22,11 @@ from easydata.build.work import discard_work, work_folder
 from easydata.engine import Engine, ProcessEngine, SerialEngine, is_portable
 from easydata.errors import OutputExistsError, UsageError
 
-__all__ = ["BuildReport", "Replace", "estimate_build", "run"]
+__all__ = ["WORKER_MODULES", "BuildReport", "Replace", "estimate_build", "run", "worker_count"]
 
 _log = logging.getLogger("easydata")
-_WORKER_MODULES = ("easydata.build.task",)
+WORKER_MODULES = ("easydata.build.task",)
+"""What a worker process imports while this one prepares."""
 
 Replace: TypeAlias = Literal["never", "changed", "always", "renew"]
 """What to do with a dataset that is there: refuse to replace one that was made from something
@@ -84,7 +85,6 @@ def run(
         if outcome is not None:
             line = _summary(request, outcome, time.monotonic() - start)
         shown.say(line)
-        _log.info("%s", line)
     return BuildReport(outcome, line, time.monotonic() - start, reasons)
 
 
@@ -100,7 +100,7 @@ def estimate_build(sources: Any, options: Mapping[str, Any]) -> BuildEstimate:
         )
     request = check_request(sources, options)
     job = prepare_job(request, options)
-    return estimate(job, _worker_count(request, job))
+    return estimate(job, worker_count(request, job))
 
 
 def _is_known(request: Request, identity: str | None) -> bool:
@@ -131,11 +131,13 @@ def _prepare_and_build(
     reuse: Sequence[Existing],
 ) -> tuple[Outcome | None, Sequence[str]]:
     """Build unless it is done already, which gives None; and why what was there was no hit."""
-    with ProcessEngine(request.workers, modules=_WORKER_MODULES) as processes:
+    with ProcessEngine(request.workers, modules=WORKER_MODULES) as processes:
         is_free = inspect_output(request.out, overwrite=replace != "never") is None
         if engine is None and request.workers > 1 and is_free:
             processes.start()  # there is work to do: they import while this process prepares
         job = prepare_job(request, options)
+        if request_fingerprint(request, options) != identity:
+            identity = None  # the tokenizer's file changed: nobody knows which one was loaded
         reasons = _look(job, replace)
         if reasons is None:
             fingerprint = job.recipe.fingerprint
@@ -183,10 +185,11 @@ def _look(job: BuildJob, replace: Replace) -> Sequence[str] | None:
 
 
 def _local_engine(request: Request, job: BuildJob, processes: ProcessEngine) -> Engine:
-    return processes if _worker_count(request, job) > 1 else SerialEngine()
+    return processes if worker_count(request, job) > 1 else SerialEngine()
 
 
-def _worker_count(request: Request, job: BuildJob) -> int:
+def worker_count(request: Request, job: BuildJob) -> int:
+    """How many workers the job shall have on this machine; one is this process itself."""
     if request.is_fixed or request.workers == 1 or is_portable(job.task):
         return request.workers
     _log.warning(
@@ -203,6 +206,8 @@ def _summary(request: Request, outcome: Outcome, seconds: float) -> str:
     ]
     if outcome.reused:
         parts.append(f"{outcome.reused} of {outcome.parts} parts reused")
+    if outcome.rows_reused:
+        parts.append(f"{format_count(outcome.rows_reused)} rows taken over")
     if outcome.skipped:
         parts.append(f"{format_count(outcome.skipped)} broken rows left out")
     if outcome.dropped:

@@ -21,11 +21,12 @@ from easydata.errors import DatasetError
 from easydata.format.arrays import count_values, empty_batch
 from easydata.format.checksums import block_checksums, block_count
 from easydata.format.codecs import Codec
-from easydata.format.ledger import Ledger, PartEntry, ShardEntry
+from easydata.format.ledger import Ledger, PartEntry, ShardEntry, SpanEntry
 from easydata.format.mapping import map_file
 from easydata.format.shards import IpcShardWriter
+from easydata.format.stream import decode_batch
 
-__all__ = ["PartStore", "StoredPart"]
+__all__ = ["PartStore", "StoredPart", "StoredSpan"]
 
 _log = logging.getLogger("easydata")
 MAX_BATCH_BYTES = 64 << 20
@@ -81,6 +82,23 @@ class StoredPart:
         return pieces
 
 
+@dataclass(frozen=True)
+class StoredSpan:
+    """The rows of one span of a finished part.
+
+    Attributes:
+        entry: where its records came from when it was made, and what became of them.
+        batches: its rows; views of the part.
+    """
+
+    entry: SpanEntry
+    batches: list[pa.RecordBatch]
+
+    @property
+    def tokens(self) -> int:
+        return sum(count_values(batch.column(0)) for batch in self.batches)
+
+
 class PartStore:
     """The finished parts of one split, by key.
 
@@ -94,6 +112,8 @@ class PartStore:
         self._keep_loose = keep_loose
         self._codec = codec
         self._parts: dict[str, StoredPart] = {}
+        self._spans: dict[str, tuple[str, int]] = {}  # key -> key of its part, place in it
+        self._decoded: tuple[str, pa.Table | None] = ("", None)  # the part decoded last
         folder.mkdir(parents=True, exist_ok=True)
         for path in sorted(folder.iterdir()):
             if is_temporary(path.name):
@@ -109,7 +129,13 @@ class PartStore:
     def index_dataset(self, directory: Path, ledger: Ledger) -> None:
         """Offer the parts of a complete dataset for reuse too."""
         for part in stored_parts(directory, ledger):
-            self._parts.setdefault(part.entry.key, part)
+            if part.entry.key not in self._parts:
+                self._index(part)
+
+    def _index(self, part: StoredPart) -> None:
+        self._parts[part.entry.key] = part
+        for place, span in enumerate(part.entry.spans):
+            self._spans[span.key] = (part.entry.key, place)
 
     def find(self, key: str) -> StoredPart | None:
         """The part called `key`, if it is there and undamaged."""
@@ -119,6 +145,31 @@ class PartStore:
             del self._parts[key]
             return None
         return part
+
+    def find_span(self, key: str, schema: pa.Schema) -> StoredSpan | None:
+        """The rows of the span called `key`, if it is in a part that is there and undamaged.
+
+        Args:
+            key: its identity.
+            schema: of its rows.
+        """
+        part_key, place = self._spans.get(key, ("", 0))
+        if self._decoded[0] != part_key:
+            self._decoded = (part_key, self._decode(part_key, schema))
+        table = self._decoded[1]
+        if table is None:
+            return None
+        spans = self._parts[part_key].entry.spans
+        start = sum(span.rows for span in spans[:place])
+        return StoredSpan(spans[place], table.slice(start, spans[place].rows).to_batches())
+
+    def _decode(self, key: str, schema: pa.Schema) -> pa.Table | None:
+        part = self.find(key)
+        pieces = part.read() if part is not None else None
+        if pieces is None:
+            return None
+        batches = [decode_batch(pa.py_buffer(piece), schema) for piece in pieces]
+        return pa.Table.from_batches(batches, schema)
 
     def current(self, part: StoredPart) -> StoredPart:
         """`part`, read from where it lies now: sealing a shard moves the parts it holds."""
@@ -132,15 +183,22 @@ class PartStore:
         entry: PartEntry,
         schema: pa.Schema,
         batches: Sequence[pa.RecordBatch],
+        row_bytes: npt.NDArray[np.int64],
     ) -> StoredPart:
         """Write a finished part; once this returns, a killed build need not make it again.
 
         Power may fail: then its checksums tell, and it is made again.
+
+        Args:
+            entry: of the part, without its number of batches.
+            schema: of the rows.
+            batches: the rows.
+            row_bytes: int64[rows], bytes of the record that each was made from.
         """
         name = f"part-{entry.key}.arrow"
         with publish_file(self.folder / name, sync=False) as file:
             writer = IpcShardWriter(file, schema, {}, self._codec)
-            for batch in _regroup(batches, schema):
+            for batch in _regroup(batches, schema, row_bytes):
                 writer.write(batch, count_values(batch.column(0)))
             shard = writer.finish(name)
         entry = replace(entry, batches=len(shard.batches))
@@ -178,7 +236,7 @@ class PartStore:
         ledger = _open_or_none(path)
         if ledger is not None:
             for part in stored_parts(folder, ledger):
-                self._parts[part.entry.key] = part
+                self._index(part)
 
 
 def ledger_shards(ledger: Ledger) -> list[ShardEntry]:
@@ -238,16 +296,21 @@ def _open_or_none(path: Path) -> Ledger | None:
         return None
 
 
-def _regroup(batches: Sequence[pa.RecordBatch], schema: pa.Schema) -> list[pa.RecordBatch]:
-    """The same rows in batches of about MAX_BATCH_BYTES; at least one, be it empty."""
-    groups: list[list[pa.RecordBatch]] = [[]]
-    size = 0
-    for batch in batches:
-        if not batch.num_rows:
-            continue
-        if groups[-1] and size + batch.nbytes > MAX_BATCH_BYTES:
-            groups.append([])
-            size = 0
-        groups[-1].append(batch)
-        size += batch.nbytes
-    return [pa.concat_batches(group) if group else empty_batch(schema) for group in groups]
+def _regroup(
+    batches: Sequence[pa.RecordBatch], schema: pa.Schema, row_bytes: npt.NDArray[np.int64]
+) -> list[pa.RecordBatch]:
+    """The same rows in batches made from about MAX_BATCH_BYTES; at least one, be it empty.
+
+    Where a batch ends follows from the records alone, not from how the rows came.
+    """
+    table = pa.Table.from_batches(batches, schema)
+    found = []
+    start = 0
+    ends = np.cumsum(row_bytes)
+    while start < len(table):
+        before = int(ends[start - 1]) if start else 0
+        stop = int(np.searchsorted(ends, before + MAX_BATCH_BYTES, side="right"))
+        stop = max(stop, start + 1)
+        found.append(pa.concat_batches(table.slice(start, stop - start).to_batches()))
+        start = stop
+    return found or [empty_batch(schema)]

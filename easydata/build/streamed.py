@@ -8,13 +8,12 @@ from contextlib import AbstractContextManager, closing
 
 import pyarrow as pa
 
-from easydata.build.builder import _split_tasks as split_tasks
 from easydata.build.job import BuildJob
+from easydata.build.making import split_tasks
 from easydata.build.parts import block_bytes_for, cut_parts
 from easydata.build.prepare import Request
 from easydata.build.reading import SourceStream
-from easydata.build.run import _WORKER_MODULES as WORKER_MODULES
-from easydata.build.run import _worker_count as worker_count
+from easydata.build.run import WORKER_MODULES, worker_count
 from easydata.build.task import NamedBlock
 from easydata.engine import Engine, ProcessEngine, SerialEngine
 from easydata.errors import SourceError, UsageError
@@ -93,7 +92,8 @@ def _tasks(job: BuildJob) -> Generator[list[NamedBlock], None, None]:
     if by_parts:
         # How long a row becomes depends on those that share its task, which parts decide.
         for part in cut_parts(stream, options.window, job.recipe.part_fingerprint):
-            yield from split_tasks(part, names)
+            for numbered in split_tasks(list(enumerate(part.spans)), names):
+                yield [block for _, block in numbered]
         return
     task: list[NamedBlock] = []  # small files share one
     for name, source in zip(names, stream, strict=False):  # a limit may leave some out

@@ -17,7 +17,7 @@ from easydata.format.arrays import number_array
 from easydata.sources import Block, Fields, Rows, parse_rows
 from easydata.stages import RowTokenizeError, Tokenized, TokenizeStage
 
-__all__ = ["MASK", "NOT_KEPT", "BuildTask", "NamedBlock", "TaskResult"]
+__all__ = ["MASK", "NOT_KEPT", "BuildTask", "Counts", "NamedBlock", "TaskResult"]
 
 _REMEDY = "Repair the row, or leave such rows out with on_error='skip' (--on-error skip)."
 MASK = "attention_mask"
@@ -31,22 +31,29 @@ class NamedBlock(NamedTuple):
     block: Block
 
 
+class Counts(NamedTuple):
+    """What became of records that are no rows as they were."""
+
+    skipped: int
+    short: int
+    truncated: int
+
+
 class TaskResult(NamedTuple):
     """What one task makes.
 
     Attributes:
         batches: for each split its rows, in order.
         splits: for each block uint8[records]: the split of each record, or NOT_KEPT.
-        bad: messages about records that were skipped because they are broken.
-        short: rows left out because they have too few tokens.
-        truncated: rows cut to the maximal length.
+        counts: for each block how many records were skipped because they are broken, how many
+            rows left out because they have too few tokens, and how many cut to the maximal length.
+        bad: messages about the broken records.
     """
 
     batches: list[pa.RecordBatch]
     splits: list[npt.NDArray[np.uint8]]
+    counts: list[Counts]
     bad: list[str]
-    short: int
-    truncated: int
 
 
 @dataclass(frozen=True)
@@ -118,15 +125,21 @@ class BuildTask:
             ]
 
         by_block = []
+        counts = []
         start = 0
+        is_unfit = np.zeros(len(texts), np.bool_)
+        is_unfit[list(unfit)] = True
         for (_, block), rows in zip(blocks, parsed, strict=True):
             splits_of_records = np.full(block.num_records, NOT_KEPT, np.uint8)
-            stop = start + len(rows.texts)
-            splits_of_records[rows.records] = split_of_row[start:stop]
+            here = slice(start, start + len(rows.texts))
+            splits_of_records[rows.records] = split_of_row[here]
             by_block.append(splits_of_records)
-            start = stop
-        short = len(texts) - len(unfit) - int(tokenized.keep.sum())
-        return TaskResult(batches, by_block, bad, short, tokenized.truncated)
+            skipped = int(is_unfit[here].sum())
+            short = len(rows.texts) - skipped - int(tokenized.keep[here].sum())
+            cut = int(tokenized.cut[here].sum())
+            counts.append(Counts(len(rows.bad) + skipped, short, cut))
+            start = here.stop
+        return TaskResult(batches, by_block, counts, bad)
 
     def _tokenize(self, texts: Sequence[str]) -> tuple[Tokenized, dict[int, str]]:
         """The tokens of all texts, and why some have none; these are not kept."""
@@ -142,9 +155,9 @@ class BuildTask:
             else:
                 break
         if unfit:
-            keep = np.zeros(len(texts), np.bool_)
-            keep[wanted] = tokenized.keep
-            tokenized = replace(tokenized, keep=keep)
+            keep, cut = np.zeros((2, len(texts)), np.bool_)
+            keep[wanted], cut[wanted] = tokenized.keep, tokenized.cut
+            tokenized = replace(tokenized, keep=keep, cut=cut)
         return tokenized, unfit
 
     def _choose_splits(self, texts: Sequence[str]) -> npt.NDArray[np.uint8]:

@@ -51,9 +51,6 @@ _PART = pa.struct(
         "key": pa.string(),
         "batches": pa.int64(),
         "spans": pa.int64(),
-        "skipped": pa.int64(),
-        "short": pa.int64(),
-        "truncated": pa.int64(),
     }
 )
 _SPAN = pa.struct(
@@ -63,6 +60,10 @@ _SPAN = pa.struct(
         "records": pa.int64(),
         "rows": pa.int64(),
         "kept": pa.binary(),
+        "key": pa.string(),
+        "skipped": pa.int64(),
+        "short": pa.int64(),
+        "truncated": pa.int64(),
     }
 )
 _SOURCE = pa.struct(
@@ -111,6 +112,10 @@ class SpanEntry:
         records: how many records.
         rows: how many of them are rows of this dataset.
         kept: one bit per record (most significant first) that tells which, or None for all.
+        key: identity of the records and of the options that shaped the rows.
+        skipped: records left out because they are broken.
+        short: rows left out because they have too few tokens.
+        truncated: rows cut to the maximal length.
     """
 
     source: int
@@ -118,6 +123,10 @@ class SpanEntry:
     records: int
     rows: int
     kept: bytes | None
+    key: str = ""
+    skipped: int = 0
+    short: int = 0
+    truncated: int = 0
 
 
 @dataclass(frozen=True)
@@ -128,17 +137,11 @@ class PartEntry:
         key: identity of the records and of the options that shaped them.
         batches: how many record batches it has.
         spans: where its records came from.
-        skipped: records left out because they are broken.
-        short: rows left out because they have too few tokens.
-        truncated: rows cut to the maximal length.
     """
 
     key: str
     batches: int
     spans: Sequence[SpanEntry] = ()
-    skipped: int = 0
-    short: int = 0
-    truncated: int = 0
 
 
 class Ledger:
@@ -327,8 +330,8 @@ class Ledger:
         return shlex.join(["easydata", *words, "--out", str(out), "--overwrite"])
 
     def total(self, count: str) -> int:
-        """Sum of a count ("skipped", "short" or "truncated") over all parts."""
-        return int(self._numbers("parts", count).sum())
+        """Sum of a count ("skipped", "short" or "truncated") over all spans."""
+        return int(self._numbers("spans", count).sum())
 
     @cached_property
     def span_first_rows(self) -> Int64Array:

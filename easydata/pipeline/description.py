@@ -88,6 +88,8 @@ def _done(item: TokenizedDataset) -> str:
     parts = [f"{counts}: tokenized ({seconds})"]
     if outcome.reused:
         parts.append(f"{outcome.reused} of {outcome.parts} parts reused")
+    if outcome.rows_reused:
+        parts.append(f"{format_count(outcome.rows_reused)} rows taken over")
     if item.report.reasons:
         parts.append(f"because {'; '.join(item.report.reasons)}")
     return ", ".join(parts)

@@ -105,8 +105,11 @@ class Pipeline:
         return self._call("pack", config)
 
     def save(self, config: SaveStageConfig | None = None) -> Self:
-        """Write the result to files."""
-        return self._call("save", config)
+        """Write the result to files, whether or not `save.enabled`."""
+        self._call("save", config)
+        save = dataclasses.replace(self._config.save, enabled=True)
+        self._config = dataclasses.replace(self._config, save=save)
+        return self
 
     def load(self, config: LoadStageConfig | None = None) -> Self:
         """Give batches."""

@@ -139,12 +139,13 @@ def save_rows(
 
 def log_saved(name: str, path: str, manifest: Manifest) -> None:
     """Say what was saved, in one line."""
+    count = sum(name.startswith("data-") for name in manifest.files)
     _log.info(
-        "%s: %s, %s rows in %s files, %s.",
+        "%s: %s, %s rows in %s, %s.",
         path,
         name,
         format_count(manifest.num_rows),
-        format_count(sum(name.startswith("data-") for name in manifest.files)),
+        "1 file" if count == 1 else f"{format_count(count)} files",
         format_bytes(sum(manifest.files.values())),
     )
 

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from easydata.format.arrays import number_view
+from easydata.loader._checks import check_pad_id
 from easydata.loader.order import Permutation, SampleOrder
-from easydata.loader.packing_checks import check_pad_id
 from easydata.loader.samples import SampleSource
 from easydata.pipeline.stream_packing import Documents, SampleBlock, WindowPacker, cut_windows
 

@@ -61,6 +61,7 @@ class TokenizedDataset:
             "hit": self.is_hit,
             "parts": outcome.parts if outcome else 0,
             "reused": outcome.reused if outcome else 0,
+            "rows_reused": outcome.rows_reused if outcome else 0,
             "truncated": self.tokens.ledger.total("truncated"),
             "seconds": self.report.seconds,
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from easydata.sources.blocks import BadRow, Block, Fields, Rows
 from easydata.sources.byteblock import ByteBlock
 from easydata.sources.features import kept_features
-from easydata.sources.files import KNOWN_TYPES, find_sources
+from easydata.sources.files import KNOWN_TYPES, find_sources, type_and_codec
 from easydata.sources.parse import parse_rows
 from easydata.sources.sample import infer_types
 from easydata.sources.source import Source, SourceReader
@@ -32,4 +32,5 @@ __all__ = [
     "kept_features",
     "parse_rows",
     "sample_text_kind",
+    "type_and_codec",
 ]

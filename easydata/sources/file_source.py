@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +13,7 @@ from easydata.errors import SourceError
 from easydata.fingerprint.files import FileStamp
 from easydata.sources.blocks import Block
 from easydata.sources.byte_reader import ByteReader, RawStream, byte_format
-from easydata.sources.raw import Place, read_hash
+from easydata.sources.raw import Place, hash_open, read_hash
 from easydata.sources.source import BlockStream, SourceReader, first_records
 from easydata.sources.table_readers import (
     ArrowFile,
@@ -60,16 +60,15 @@ class FileSource:
     def features(self) -> Mapping[str, object] | None:
         if byte_format(self.kind, self.text_rows) is not None:
             return None
-        table, stream = self._open_table()
+        table, file = self._open_table()
         try:
             return hub_features(table.schema)
         finally:
             table.close()
-            if stream is not None:
-                stream.close()
+            file.close()
 
-    def stamp(self) -> FileStamp:
-        return self.place.stamp()
+    def stamp(self, *, fresh: bool = False) -> FileStamp:
+        return self.place.stamp(fresh=fresh)
 
     def open(self, field_names: Sequence[str] | None, block_bytes: int) -> SourceReader:
         return self._open(field_names, block_bytes)
@@ -84,29 +83,30 @@ class FileSource:
         form = byte_format(self.kind, self.text_rows)
         if form is not None:
             return ByteReader(self.place, self.codec, form, field_names, block_bytes)
-        table, stream = self._open_table()
-        if stream is not None:
+        table, file = self._open_table()
+        if isinstance(file, RawStream):
             return TableReader(
                 table,
                 field_names,
                 block_bytes,
                 self.name,
-                position=lambda _: stream.bytes_read,
-                content_hash=stream.finish,
+                position=lambda _: file.bytes_read,
+                content_hash=file.finish,
             )
         size = self.nbytes or 0
-        # Such a file is not read from end to end, so its hash takes a pass of its own.
+        # Such a file is not read from end to end, so its hash takes a pass of its own: through
+        # the same handle, since another file may have this path by then.
         return TableReader(
             table,
             field_names,
             block_bytes,
             self.name,
             position=lambda share: round(size * (share or 0)),
-            content_hash=self.read_content_hash,
+            content_hash=partial(hash_open, file, self.name),
         )
 
-    def _open_table(self) -> tuple[TableInput, RawStream | None]:
-        """The table in the file, and the stream of bytes it comes from if that is one."""
+    def _open_table(self) -> tuple[TableInput, Any]:
+        """The table in the file, and what its bytes come from: a `RawStream`, or an open file."""
         kind = "a Parquet file" if self.kind == "parquet" else "an Arrow file or stream"
         try:
             return self._open_parquet() if self.kind == "parquet" else self._open_arrow()
@@ -116,15 +116,15 @@ class FileSource:
                 "pass type=… (--type) if it is something else."
             ) from error
 
-    def _open_parquet(self) -> tuple[TableInput, None]:
+    def _open_parquet(self) -> tuple[TableInput, Any]:
         if self.codec is not None:
             raise SourceError(
                 f"{self.name} is Parquet inside {self.codec}, and Parquet cannot be read from "
                 "its start to its end. Decompress the file; Parquet compresses its own pages."
             )
-        return _opened(ParquetTable, self._random_access()), None
+        return _opened(ParquetTable, self._random_access())
 
-    def _open_arrow(self) -> tuple[TableInput, RawStream | None]:
+    def _open_arrow(self) -> tuple[TableInput, Any]:
         stream = RawStream(self.place, self.codec)
         head = stream.content.read(len(_ARROW_FILE_MAGIC))
         stream.close()
@@ -140,7 +140,7 @@ class FileSource:
                 f"{self.name} is an Arrow file (not a stream) inside {self.codec}, and such a "
                 "file cannot be read from its start to its end. Decompress it, or write a stream."
             )
-        return _opened(ArrowFile, self._random_access()), None
+        return _opened(ArrowFile, self._random_access())
 
     def _random_access(self) -> Any:
         # Not a memory map: a file that is cut short while it is read would kill the process.
@@ -150,9 +150,9 @@ class FileSource:
         return pa.PythonFile(self.place.open(), mode="r")
 
 
-def _opened(form: type[ParquetTable | ArrowFile], file: Any) -> TableInput:
+def _opened(form: type[ParquetTable | ArrowFile], file: Any) -> tuple[TableInput, Any]:
     try:
-        return form(file)
+        return form(file), file
     except BaseException:
         file.close()
         raise

@@ -20,7 +20,7 @@ from easydata.sources.retry import Retry, check_retry
 from easydata.sources.source import Source
 from easydata.sources.text import TextRows
 
-__all__ = ["KNOWN_TYPES", "find_sources"]
+__all__ = ["KNOWN_TYPES", "find_sources", "type_and_codec"]
 
 _TYPE_OF_SUFFIX = {
     ".jsonl": "jsonl",
@@ -161,7 +161,7 @@ def _chosen(
     if not in_folder:
         yield from (_Found(place, in_folder=False) for place in places)
         return
-    known = [place for place in places if options.type or _type_and_codec(place.file_name)[0]]
+    known = [place for place in places if options.type or type_and_codec(place.file_name)[0]]
     if not known:
         there = sorted({_suffixes(place.file_name) or "none" for place in places})
         raise SourceNotFoundError(
@@ -174,7 +174,7 @@ def _chosen(
 
 def _file_source(found: _Found, options: _FileOptions) -> FileSource:
     place = found.place
-    kind, codec = _type_and_codec(place.file_name)
+    kind, codec = type_and_codec(place.file_name)
     kind = options.type or kind
     if kind is None:
         raise SourceError(
@@ -184,8 +184,13 @@ def _file_source(found: _Found, options: _FileOptions) -> FileSource:
     return FileSource(place, kind, codec, options.text_rows)
 
 
-def _type_and_codec(path: str) -> tuple[str | None, str | None]:
-    name = PurePath(path)
+def type_and_codec(path: str) -> tuple[str | None, str | None]:
+    """What the extension of a file says: its type, and how it is compressed; None for neither.
+
+    >>> type_and_codec("a.jsonl.zst"), type_and_codec("notes.md"), type_and_codec("rows of list")
+    (('jsonl', 'zstd'), ('text', None), (None, None))
+    """
+    name = PurePath(Place(path, path).file_name)
     codec = CODEC_OF_SUFFIX.get(name.suffix.lower())
     if codec is not None:
         name = name.with_suffix("")

@@ -74,7 +74,7 @@ class DatasetSource:
     def features(self) -> Mapping[str, object] | None:
         return dict(self.dataset.features.to_dict())
 
-    def stamp(self) -> None:
+    def stamp(self, *, fresh: bool = False) -> None:  # noqa: ARG002
         return None
 
     def open(self, field_names: Sequence[str] | None, block_bytes: int) -> TableReader:
@@ -117,7 +117,7 @@ class ArrowSource:
     def features(self) -> Mapping[str, object] | None:
         return hub_features(self.schema)
 
-    def stamp(self) -> None:
+    def stamp(self, *, fresh: bool = False) -> None:  # noqa: ARG002
         return None
 
     def open(self, field_names: Sequence[str] | None, block_bytes: int) -> TableReader:
@@ -159,7 +159,7 @@ class RowsSource:
     nbytes: int | None = None
     is_file: bool = False
 
-    def stamp(self) -> None:
+    def stamp(self, *, fresh: bool = False) -> None:  # noqa: ARG002
         return None
 
     def open(self, field_names: Sequence[str] | None, block_bytes: int) -> RowsReader:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Buffer  # type: ignore[attr-defined]
 
 
-__all__ = ["READ_BYTES", "HashedFile", "Place", "read_hash"]
+__all__ = ["READ_BYTES", "HashedFile", "Place", "hash_open", "read_hash"]
 
 READ_BYTES = 1 << 20
 
@@ -62,13 +62,17 @@ class Place:
         size = self.info().get("size")
         return None if size is None else int(size)
 
-    def stamp(self) -> FileStamp:
+    def stamp(self, *, fresh: bool = False) -> FileStamp:
         """What tells whether the file is still the same, without reading it.
 
-        A remote file may be described as it was when its folder was listed.
+        Args:
+            fresh: ask the server. Else a remote file may be described as it was when its folder
+                was listed.
         """
         if self.filesystem is None:
             return self._local(lambda: FileStamp.of_local(self.path))
+        if fresh:
+            self.filesystem.invalidate_cache(self.path)
         return FileStamp.of_info(self.identity, self.info())
 
     def info(self) -> Mapping[str, Any]:
@@ -138,6 +142,18 @@ def read_hash(place: Place) -> str:
     """XXH3-128 of the raw bytes of a file, as 32 hexadecimal digits."""
     with HashedFile(place) as file:
         return file.finish()
+
+
+def hash_open(file: Any, name: str) -> str:
+    """As `read_hash`, of a file that is open for reading at any place; it stays open."""
+    hasher = Hasher()
+    try:
+        file.seek(0)
+        while block := file.read(READ_BYTES):
+            hasher.update(block)
+    except OSError as error:
+        raise _unreadable(name, error) from error
+    return hasher.hexdigest()
 
 
 def _unreadable(name: str, error: OSError) -> SourceError:

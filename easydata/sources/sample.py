@@ -59,7 +59,7 @@ def infer_types(
         SourceError: types conflict, or no sampled row has one of the fields.
         UsageError: a name or a type cannot be used.
     """
-    given = _given_types(schema)
+    given = given_types(schema)
     if _RESERVED in keep:
         raise UsageError(
             f"The field {_RESERVED!r} cannot be kept: the tokens are stored under that name. "
@@ -169,7 +169,7 @@ def _type_of_texts(texts: Iterable[str]) -> pa.DataType:
         return pa.string()
 
 
-def _given_types(schema: Schema | pa.Schema | None) -> dict[str, pa.DataType]:
+def given_types(schema: Schema | pa.Schema | None) -> dict[str, pa.DataType]:
     if schema is None:
         return {}
     if isinstance(schema, pa.Schema):

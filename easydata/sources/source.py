@@ -59,10 +59,16 @@ class Source(Protocol):
         Reads the head of a Parquet or Arrow file when first asked.
         """
 
-    def stamp(self) -> FileStamp | None:
+    def stamp(self, *, fresh: bool = False) -> FileStamp | None:
         """What tells whether a file is still the same without reading it; None for an object.
 
         Take it before the file is read: a change in between then makes it look changed.
+
+        Args:
+            fresh: ask the server of a remote file, not what was kept from a listing.
+
+        Raises:
+            SourceError: the file is gone, or does not answer.
         """
 
     def open(self, field_names: Sequence[str] | None, block_bytes: int) -> SourceReader:

@@ -30,7 +30,7 @@ class Tokenized:
         ids: dtype[sum(lengths)], BOS, EOS and pads included, one row after the other.
         lengths: int64[kept rows], BOS, EOS and pads included.
         keep: bool[texts], False for each text with fewer than `min_tokens` tokens.
-        truncated: how many of the kept rows lost tokens to `max_length`.
+        cut: bool[texts], True for each kept text that lost tokens to `max_length`.
         mask: uint8[sum(lengths)], 0 for each pad, 1 for every other id; None where none was
             asked for or nothing is padded.
     """
@@ -38,8 +38,13 @@ class Tokenized:
     ids: npt.NDArray[Any]
     lengths: npt.NDArray[np.int64]
     keep: npt.NDArray[np.bool_]
-    truncated: int
+    cut: npt.NDArray[np.bool_]
     mask: npt.NDArray[np.uint8] | None = None
+
+    @property
+    def truncated(self) -> int:
+        """How many of the kept rows lost tokens to `max_length`."""
+        return int(np.count_nonzero(self.cut))
 
     def column(self) -> pa.Array:
         """The rows as an Arrow `list<item: dtype>`, whose values are a view of `ids`.
@@ -172,7 +177,7 @@ class TokenizeStage:
         if wanted.sum() != len(ids):
             ids = ids[_within(found) < np.repeat(wanted, found)]
         self._check_fit(ids, wanted)
-        truncated = int(np.count_nonzero(keep & (wanted < found)))
+        cut = keep & (wanted < found)
         filled = wanted[keep] + self._num_added
         lengths = self._padded(filled, keep)
         is_filled = None
@@ -180,7 +185,7 @@ class TokenizeStage:
             is_filled = _within(lengths) < np.repeat(filled, lengths)
         mask = is_filled.astype(np.uint8) if is_filled is not None and self.attention_mask else None
         laid_out = self._lay_out(ids, filled, lengths, is_filled)
-        return Tokenized(laid_out, lengths, keep, truncated, mask)
+        return Tokenized(laid_out, lengths, keep, cut, mask)
 
     def _encode(self, tokenizer: Tokenizer, texts: Sequence[str]) -> Encoded:
         if self.batch_size is None or len(texts) <= self.batch_size:

@@ -88,8 +88,8 @@ def test_workers_give_the_same_rows_in_the_same_order(tmp_path):
 
 
 def broken(path: Path) -> Path:
-    lines = write(path, ROWS).read_bytes().split(b"\n")
-    for line in range(10, 500, 40):
+    lines = write(path, rows(3000)).read_bytes().split(b"\n")
+    for line in range(10, 2900, 240):
         lines[line] = b'{"text": 5}'
     path.write_bytes(b"\n".join(lines))
     return path

@@ -22,9 +22,9 @@ BODY = bytes.fromhex("00000000 02000000 02000000 03000000").ljust(64, b"\0") + b
 ).ljust(64, b"\0")
 END = bytes.fromhex("ffffffff 00000000")
 SHARD_SHA256 = "0b7dbc796ab9259b3b9642b70e8ab29e24a85b10a94371815bc497c3f551df8c"
-LEDGER_SHA256 = "a965c7084cf721033543ed2a3808ca733a67fee943e1dc63ff20cde3d2f3eb84"
+LEDGER_SHA256 = "3c84191dc019a21b93a4be5dd04cf6a2b756c46314f5cdb001e906bb650c4d29"
 CHECKSUMS = ["25bde10c6a41fb83", "99b68cd2412be121", "f0229c562a278d89"]
-LEDGER_NAME = "ledger-84325b9ad36b06bb66d3d7b8bd3b0a15.arrow"
+LEDGER_NAME = "ledger-d681d5e688bd1c02e6f09d2e6d65ad67.arrow"
 
 
 def write_shard() -> tuple[bytes, ShardEntry]:
@@ -42,7 +42,7 @@ def make_ledger(shard: ShardEntry) -> Ledger:
         SCHEMA,
         {"token_column": "input_ids", "shard_format": "ipc", "compression": "none"},
         shards=[shard],
-        parts=[PartEntry("0" * 32, 1, (SpanEntry(0, 0, 4, 3, b"\xd0"),), short=1)],
+        parts=[PartEntry("0" * 32, 1, (SpanEntry(0, 0, 4, 3, b"\xd0", "1" * 32, short=1),))],
         sources=[{"name": "a.jsonl", "bytes": 40, "hash": "1" * 32, "stamp": None}],
     )
 

@@ -78,11 +78,12 @@ PARTS = [
     PartEntry(
         "part-a",
         2,
-        (SpanEntry(0, 0, 2, 2, None), SpanEntry(1, 7, 9, 3, b"\xe0\x00")),
-        skipped=1,
-        short=5,
+        (
+            SpanEntry(0, 0, 2, 2, None, "a", skipped=1, short=2),
+            SpanEntry(1, 7, 9, 3, b"\xe0\x00", "b", short=3),
+        ),
     ),
-    PartEntry("part-ß", 1, (SpanEntry(1, 16, 4, 4, None),), truncated=3),
+    PartEntry("part-ß", 1, (SpanEntry(1, 16, 4, 4, None, "ß", truncated=3),)),
 ]
 SOURCES = [
     {"name": "a.jsonl", "bytes": 100, "hash": "00ff", "stamp": "{}"},

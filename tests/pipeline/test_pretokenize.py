@@ -101,7 +101,7 @@ def test_hits_and_reasons(data: list[str], caplog: pytest.LogCaptureFixture) -> 
         pretokenize(data, function, "out", transform_version=version, **options)
         return [record.message for record in caplog.records]
 
-    assert "rows in 1 files" in run()[0]
+    assert "rows in 1 file," in run()[0]
     assert len(calls) >= 120
     out = Path("out").absolute()
     assert run() == [f"{out} is up to date; nothing to do."]
