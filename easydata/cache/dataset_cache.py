@@ -6,7 +6,7 @@ import functools
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -17,6 +17,7 @@ from easydata.cache.arguments import check_callable, check_folder, check_key, ch
 from easydata.cache.clock import check_expiry
 from easydata.cache.computing import Validate, is_valid
 from easydata.cache.datasets.hashes import Hashes
+from easydata.cache.datasets.inputs import can_be_read_again
 from easydata.cache.datasets.leases import Lease
 from easydata.cache.datasets.names import FLIGHT_LOCK
 from easydata.cache.datasets.opening import Opened
@@ -96,8 +97,7 @@ class DatasetCache:
         if not readonly:
             self._store.collect()
         if verify == "open":
-            for key in self.keys():
-                self._store.open(key, self._store.require(key))
+            self._store.check_all()
 
     # Writing
 
@@ -121,7 +121,7 @@ class DatasetCache:
             StorageError: the disk is full, read-only or fails; what was there is still there.
             Exception: whatever reading the dataset raised.
         """
-        self._store.write(check_key(key), dataset, metadata)
+        self._store.finish(self._store.begin(check_key(key), dataset, metadata))
 
     def invalidate(self, key: str | None = None) -> None:
         """Forget one dataset, or all. Files that this cache did not make are left alone.
@@ -130,11 +130,7 @@ class DatasetCache:
             UsageError: the key is no string.
             StorageError: the folder is read-only.
         """
-        entries = self._store.entries() if key is None else [self._store.entry(check_key(key))]
-        self._store.require_writable()
-        for entry in entries:
-            entry.withdraw()
-            entry.collect(damaged=True)
+        self._store.invalidate(None if key is None else check_key(key))
 
     # Reading
 
@@ -155,6 +151,7 @@ class DatasetCache:
         Raises:
             UsageError: the key is no string.
             FormatVersionError: a newer easydata wrote it.
+            StorageError: it cannot be read, for instance as too many files are open.
         """
         wanted = Hashes(config_hash, source_hash, tokenizer_hash, transform_hash)
         opened = self._store.find(check_key(key), lambda metadata: not wanted.differences(metadata))
@@ -202,10 +199,13 @@ class DatasetCache:
         return None if record is None else record.metadata
 
     def keys(self, prefix: str = "") -> list[str]:
-        """The keys that begin with `prefix`, sorted; those of expired datasets left out."""
+        """The keys that begin with `prefix`, sorted.
+
+        Without those of datasets that are expired, damaged, or of a newer easydata.
+        """
         check_prefix(prefix)
-        records = (self._store.record(entry) for entry in self._store.entries())
-        return sorted(r.key for r in records if r is not None and r.key.startswith(prefix))
+        keys = (record.key for record in self._store.records())
+        return sorted(key for key in keys if key.startswith(prefix))
 
     def explain(
         self,
@@ -249,7 +249,7 @@ class DatasetCache:
         """The dataset of a key as `get` gives it, made and stored if it is not there.
 
         What several threads and processes of a machine ask for at once is made once. If it
-        cannot be written, what `compute_fn` returned is returned as it is.
+        cannot be written, what `compute_fn` returned is returned, if all its rows still are there.
 
         Args:
             key: any string.
@@ -261,8 +261,8 @@ class DatasetCache:
         Raises:
             Exception: whatever `compute_fn` raised, here or in the thread that computed this
                 key; and as `put`.
-            StorageError: it cannot be written, and what `compute_fn` returned can be read only
-                once.
+            StorageError: it cannot be written, some of it was read for that, and it is no dataset
+                of HuggingFace, Arrow table or list, so that it may be readable only once.
 
         Warns:
             RuntimeWarning: once for this object, if a dataset could not be written.
@@ -290,13 +290,17 @@ class DatasetCache:
         def compute() -> Opened | _Unwritten:
             turn_at.append(time.perf_counter())
             value = compute_fn()
+            is_read = False
             try:
-                return self._store.write(key, value, metadata)
+                draft = self._store.begin(key, value, metadata)
+                is_read = True
+                return self._store.finish(draft)
             except StorageError as error:
-                if isinstance(value, Iterator):  # and some of it has been read
+                if is_read and not can_be_read_again(value):
                     raise
                 return _Unwritten(value, error)
 
+        self._store.prepare()
         while True:
             asked_at = time.perf_counter()
             try:

@@ -49,6 +49,11 @@ class MappedRegions:
         # By length of the runs: the number of the first item, and the array of all runs.
         self._views: dict[int, tuple[int, npt.NDArray[Any]]] = {}
 
+    def start_over(self) -> None:
+        """In a forked child: a thread that is not there may have held the lock."""
+        self._lock = threading.Lock()
+        self._views.clear()
+
     def place(self, region: int, address: int, length: int) -> None:
         """Say where an array lies. The caller keeps it alive as long as this object.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections import OrderedDict
 from functools import cached_property
 from pathlib import Path
@@ -95,6 +96,14 @@ class Shards:
         self._token_offsets = np.zeros(len(ledger.batch_offsets), np.int64)
         self._is_ready = np.zeros(len(ledger.batch_offsets), np.bool_)
         self._regions = MappedRegions(len(ledger.batch_offsets), self._dtype)
+        _all.add(self)
+
+    def start_over(self) -> None:
+        """In a forked child: a thread that is not there may have held a lock."""
+        self._lock = threading.Lock()
+        if not self.is_mapped:
+            self._open_bytes = sum(found.batch.nbytes for found in self._open.values())
+        self._regions.start_over()
 
     def shard_of(self, batch: int) -> int:
         """Index of the shard that holds a batch."""
@@ -367,3 +376,13 @@ class Shards:
         if self.is_mapped:
             return len(self._open) > _MAPPED_BATCHES
         return self._open_bytes > self._cache_bytes and len(self._open) > 1
+
+
+def _start_over() -> None:
+    for shards in list(_all):
+        shards.start_over()
+
+
+_all: weakref.WeakSet[Shards] = weakref.WeakSet()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_over)

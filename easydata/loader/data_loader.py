@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -12,8 +13,8 @@ import numpy.typing as npt
 
 from easydata._optional import require
 from easydata.errors import UsageError
+from easydata.loader._checks import check_count, check_seed, has_all, whole_number
 from easydata.loader.order import SampleOrder
-from easydata.loader.packing_checks import check_count
 from easydata.loader.samples import ConcatSamples, SampleSource
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ __all__ = ["DataLoader", "LoaderStats", "TokenSource"]
 # The order of this many samples is worked out at once: enough to make NumPy's cost per call
 # vanish, few enough to stay in the cache of a core.
 _ORDER_CHUNK = 16_384
+# The first batch should not wait for that, so it begins with so many batches, and doubles.
+_FIRST_BATCHES = 4
 
 # int64[1, n]: numbers of samples; of a mixture int64[2, n]: numbers of their sources above.
 _Places = npt.NDArray[np.int64]
@@ -98,29 +101,28 @@ class DataLoader:
                 read from its start to its end; None shuffles all.
             prefetch_workers: threads that read ahead; 0 for none.
             prefetch_buffer_size: batches that they read ahead at most.
-            prefetch_to_device: put the arrays on the first JAX device, by the threads if any.
+            prefetch_to_device: put the arrays on the first JAX device of this process, by the
+                threads if any.
 
         Raises:
             UsageError: an argument is out of range or contradicts the source, or there is no
                 whole sample or batch.
             MissingDependencyError: `prefetch_to_device` without JAX.
         """
-        check_count(batch_size, "batch_size")
-        if prefetch_workers != 0:
-            check_count(prefetch_workers, "prefetch_workers")
-        check_count(prefetch_buffer_size, "prefetch_buffer_size")
-        if epochs is not None and (not isinstance(epochs, int) or epochs < 1):
+        self.batch_size = check_count(batch_size, "batch_size")
+        self._prefetch_workers = check_count(prefetch_workers, "prefetch_workers", least=0)
+        self._prefetch_buffer_size = check_count(prefetch_buffer_size, "prefetch_buffer_size")
+        self.seed = check_seed(seed)
+        self.epochs = None if epochs is None else whole_number(epochs)
+        if epochs is not None and (self.epochs is None or self.epochs < 1):
             raise UsageError(f"epochs is {epochs!r}; give 1 or more, or None to go on for ever.")
+        if seq_len is not None:
+            seq_len = check_count(seq_len, "seq_len")
         if prefetch_to_device:
             require("jax", extra="jax", purpose="prefetch_to_device=True")
-        self.batch_size = batch_size
         self.shuffle = shuffle
-        self.seed = seed
-        self.epochs = epochs
         self.drop_last = drop_last
         self.stats = LoaderStats()
-        self._prefetch_workers = prefetch_workers
-        self._prefetch_buffer_size = prefetch_buffer_size
         self._prefetch_to_device = prefetch_to_device
         self._mixture = _as_mixture(source)
         if self._mixture is None:
@@ -130,7 +132,7 @@ class DataLoader:
                 samples.num_samples, shuffle=shuffle, seed=seed, window=shuffle_buffer_size
             )
         else:
-            if shuffle or seed != 0 or shuffle_buffer_size is not None:
+            if shuffle or self.seed != 0 or shuffle_buffer_size is not None:
                 raise UsageError(
                     "a mixture shuffles its sources itself; give shuffle, seed and "
                     "shuffle_buffer_size to Mixture, not to the loader of it."
@@ -181,7 +183,7 @@ class DataLoader:
     @property
     def num_samples(self) -> int:
         """Samples in an epoch; see `Mixture.num_samples`."""
-        return self._source.num_samples
+        return operator.index(self._source.num_samples)
 
     @property
     def tokens_left_out(self) -> int:
@@ -208,7 +210,8 @@ class DataLoader:
 
     def _batches(self, stats: LoaderStats) -> Iterator[dict[str, Any]]:
         if not self._prefetch_workers:
-            yield from self._counted(map(self._read, self._places()), stats)
+            # No `map`, which would take a StopIteration of the source for the end.
+            yield from self._counted((self._read(places) for places in self._places()), stats)
             return
         from easydata.loader.prefetch import Prefetcher
 
@@ -261,9 +264,9 @@ class DataLoader:
         end = None
         if self.epochs is not None and self._ends_itself is None:
             end = self.epochs * self.num_samples
-        start = 0
+        start, size = 0, min(_FIRST_BATCHES * self.batch_size, _ORDER_CHUNK)
         while end is None or start < end:
-            stop = start + _ORDER_CHUNK if end is None else min(start + _ORDER_CHUNK, end)
+            stop = start + size if end is None else min(start + size, end)
             if run is None:
                 yield self._order.visits(start, stop)[np.newaxis]
             else:
@@ -271,7 +274,7 @@ class DataLoader:
                 if not places.size:
                     return
                 yield places
-            start = stop
+            start, size = stop, min(2 * size, _ORDER_CHUNK)
 
 
 # Most loaders are of one stream of tokens: they need not wait for the modules of the others.
@@ -286,8 +289,13 @@ def _as_mixture(source: TokenSource | SampleSource | Mixture) -> Mixture | None:
 
 
 def _as_samples(source: TokenSource | SampleSource | Mixture, seq_len: int | None) -> SampleSource:
-    if hasattr(source, "read"):
+    if has_all(source, "num_samples", "seq_len", "read"):
         return cast("SampleSource", source)
+    if not has_all(source, "num_tokens", "dtype", "tokens", "gather"):
+        raise UsageError(
+            f"a {type(source).__name__} is no source of samples; give a dataset as open_dataset "
+            "opens it, another stream of tokens, samples, or a mixture."
+        )
     if seq_len is None:
         raise UsageError("seq_len is None, but a stream of tokens needs it; give seq_len.")
-    return ConcatSamples(source, seq_len)
+    return ConcatSamples(cast("TokenSource", source), seq_len)

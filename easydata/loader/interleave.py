@@ -22,6 +22,7 @@ from easydata.loader.schedule import Segment, WeightSchedule
 __all__ = ["Interleaving"]
 
 _NEVER = 1 << 62
+_OF_ANOTHER = "The counts are of another mixture."
 
 
 class Interleaving:
@@ -42,7 +43,8 @@ class Interleaving:
             counts: samples that each source has had so far; copied.
 
         Raises:
-            UsageError: no interleaving by this schedule comes by these counts.
+            UsageError: no interleaving by this schedule comes by these counts. Some counts of
+                which this is not seen here are refused by `take`, see there.
         """
         self._schedule = schedule
         self._counts = list(counts)
@@ -51,11 +53,39 @@ class Interleaving:
             if not -1 < count - share < 1:
                 raise UsageError(
                     f"source {source} cannot have had {count} of the first {sum(counts)} samples: "
-                    f"its share of them is {float(share):.1f}. The counts are of another mixture."
+                    f"its share of them is {float(share):.1f}. {_OF_ANOTHER}"
+                )
+        self._check_deadlines()
+
+    def _check_deadlines(self) -> None:
+        """Refuse counts after which more samples must be next than there are places for."""
+        done = sum(self._counts)
+        for source, count in enumerate(self._counts):
+            end = self._schedule.reached(source, count + 1)
+            if end is None:
+                continue
+            # Every source must have had the whole part of its share of the first `end` samples.
+            segment = self._schedule.segment(end)
+            past = end - segment.start
+            due = sum(
+                max((share + weight * past) // segment.denominator - had, 0)
+                for share, weight, had in zip(
+                    segment.shares, segment.weights, self._counts, strict=True
+                )
+            )
+            if due > end - done:
+                raise UsageError(
+                    f"after {done} samples with the counts {self._counts}, {due} more would have "
+                    f"to come within {end - done}. {_OF_ANOTHER}"
                 )
 
     def take(self, length: int) -> npt.NDArray[np.int32]:
-        """int32[length]: the sources of the next samples, by number."""
+        """int32[length]: the sources of the next samples, by number.
+
+        Raises:
+            UsageError: a source comes too late, which happens only after counts that no
+                interleaving comes by.
+        """
         found: list[int] = []
         sample = sum(self._counts)
         end = sample + length
@@ -103,6 +133,11 @@ class Interleaving:
                         lag = weights[source] * steps - ahead[source]
                         if lag > weights[chosen] * steps - ahead[chosen]:
                             chosen = source
+            if soonest < sample:
+                raise UsageError(
+                    f"source {chosen} should have had sample {soonest} at the latest, but sample "
+                    f"{sample} is the first that is left for it. {_OF_ANOTHER}"
+                )
             found.append(chosen)
             self._counts[chosen] += 1
             ahead[chosen] += unit

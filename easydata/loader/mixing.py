@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from functools import cached_property
@@ -12,6 +13,7 @@ import numpy.typing as npt
 
 from easydata.errors import UsageError
 from easydata.fingerprint import fingerprint_json
+from easydata.loader._checks import check_count, check_numbers, check_seed, has_all
 from easydata.loader.interleave import Interleaving
 from easydata.loader.order import SampleOrder
 from easydata.loader.samples import SampleSource
@@ -66,34 +68,36 @@ class Mixture:
             shuffle_buffer_size: shuffle only inside runs of so many samples of a source.
 
         Raises:
-            UsageError: an argument is out of range or contradicts another, a source is empty, the
-                sources differ in their length of samples, or the mixture would never end though
-                the strategy says that it does.
+            UsageError: an argument is malformed, out of range or contradicts another, a source has
+                no samples, the sources differ in their length of samples, or the mixture would
+                never end though the strategy says that it does.
         """
         if stop_strategy not in _STRATEGIES:
             raise UsageError(
                 f"stop_strategy is {stop_strategy!r}; it must be one of {', '.join(_STRATEGIES)}."
             )
+        _check_sources(sources)
         self.sources = dict(sources)
-        if not 0 <= seed < 1 << 64:
-            raise UsageError(f"seed is {seed}; it must be 0 to 2^64 - 1.")
+        seed = check_seed(seed)
         self.seq_len = _common_seq_len(self.sources)
         self.stop_strategy = stop_strategy
-        self.sizes = [source.num_samples for source in self.sources.values()]
-        self.batch_size = batch_size
+        self.sizes = [operator.index(source.num_samples) for source in self.sources.values()]
+        self.batch_size = None if batch_size is None else check_count(batch_size, "batch_size")
+        if shuffle_buffer_size is not None:
+            shuffle_buffer_size = check_count(shuffle_buffer_size, "shuffle_buffer_size")
         if schedule is None:
             if weights is None:
                 weights = [Fraction(size, sum(self.sizes)) for size in self.sizes]
             schedule = [(0, weights)]
         elif weights is not None:
             raise UsageError("weights and schedule are both given; give one of them.")
-        elif batch_size is None:
+        elif self.batch_size is None:
             raise UsageError("a weight schedule counts in steps; give batch_size, too.")
         self.schedule = WeightSchedule(
             list(self.sources),
             schedule,
             type=schedule_type,
-            batch_size=batch_size or 1,
+            batch_size=1 if self.batch_size is None else self.batch_size,
             block_size=block_size,
         )
         self.orders = [
@@ -166,7 +170,7 @@ class Mixture:
         """The order of the samples, from the first or from where a run had these `counts`.
 
         Raises:
-            UsageError: the counts are not of this mixture.
+            UsageError: the counts are not of this mixture; see also `Interleaving`.
         """
         return MixtureRun(self, dict.fromkeys(self.sources, 0) if counts is None else counts)
 
@@ -181,7 +185,9 @@ class Mixture:
 
         Raises:
             UsageError: the sources do not give the same arrays.
+            IndexError: there is no such source or sample.
         """
+        check_numbers(sources, len(self.sources), "source")
         batch = {
             name: np.empty((len(samples), self.seq_len), dtype)
             for name, dtype in self._dtypes.items()
@@ -216,13 +222,19 @@ class MixtureRun:
 
     def __init__(self, mixture: Mixture, counts: Mapping[str, int]) -> None:
         """See `Mixture.start`."""
+        if not isinstance(counts, Mapping):
+            raise UsageError(
+                f"the counts are {counts!r}; give how many samples each source has given, by name."
+            )
         if counts.keys() != mixture.sources.keys():
             raise UsageError(
                 f"the counts are of {', '.join(map(repr, counts))}, but the mixture is of "
                 f"{', '.join(map(repr, mixture.sources))}."
             )
         self._mixture = mixture
-        self._counts = [counts[name] for name in mixture.sources]
+        self._counts = [
+            check_count(counts[name], f"the count of {name!r}", least=0) for name in mixture.sources
+        ]
         self._interleaving = Interleaving(mixture.schedule, self._counts)
         self._ended = False
 
@@ -235,6 +247,10 @@ class MixtureRun:
         """(the source, the number in the source) of each of the next samples.
 
         int32[n] and int64[n], where n is `length`, or less where the mixture ends.
+
+        Raises:
+            UsageError: `length` is no count, or the run began with counts that are of another
+                mixture.
         """
         before = list(self._counts)
         sources = self.take_sources(length)
@@ -247,7 +263,7 @@ class MixtureRun:
         """As `take`, the sources only."""
         if self._ended:
             return np.empty(0, np.int32)
-        sources = self._interleaving.take(length)
+        sources = self._interleaving.take(check_count(length, "length", least=0))
         end = self._end(sources)
         if end is not None:
             self._ended = True
@@ -279,9 +295,24 @@ class MixtureRun:
         return min(ends) if mixture.stop_strategy == "first_exhausted" else max(ends)
 
 
-def _common_seq_len(sources: Mapping[str, SampleSource]) -> int:
+def _check_sources(sources: Mapping[str, SampleSource]) -> None:
+    if not isinstance(sources, Mapping):
+        raise UsageError(
+            f"the sources of a mixture are a {type(sources).__name__}; give a dict of them by name."
+        )
     if not sources:
         raise UsageError("a mixture needs at least one source; there is none.")
+    for name, source in sources.items():
+        if not isinstance(name, str):
+            raise UsageError(f"a source has the name {name!r}; names are text.")
+        if not has_all(source, "num_samples", "seq_len", "read"):
+            raise UsageError(
+                f"{name!r} is a {type(source).__name__}, which has no samples; if it is a dataset "
+                "or another stream of tokens, pack it first."
+            )
+
+
+def _common_seq_len(sources: Mapping[str, SampleSource]) -> int:
     (first, one), *others = sources.items()
     for name, source in others:
         if source.seq_len != one.seq_len:

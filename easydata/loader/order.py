@@ -10,18 +10,21 @@ a bijection on 0..n-1. All arithmetic is on 64-bit integers, so it is one at any
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
 from easydata.errors import UsageError
+from easydata.loader._checks import check_count, check_seed
 
 __all__ = ["MAX_LENGTH", "Permutation", "SampleOrder"]
 
 MAX_LENGTH = 1 << 62
 _ROUNDS = 6
 _MASK = (1 << 64) - 1
+_FACTORS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 
 UInt64Array = npt.NDArray[np.uint64]
 Step = Callable[[UInt64Array], UInt64Array]
@@ -39,10 +42,10 @@ class Permutation:
         Raises:
             UsageError: the length is not in 1..2^62, or the seed not in 0..2^64-1.
         """
+        length = operator.index(length)
         if not 1 <= length <= MAX_LENGTH:
             raise UsageError(f"cannot permute {length} samples; there must be 1 to 2^62.")
-        if not 0 <= seed <= _MASK:
-            raise UsageError(f"seed is {seed}; it must be 0 to 2^64 - 1.")
+        seed = check_seed(seed)
         self.length = length
         bits = max(2, (length - 1).bit_length())
         self._left_bits = np.uint64(bits // 2)
@@ -108,21 +111,18 @@ class SampleOrder:
             UsageError: an argument is out of range, or there is a window but no shuffling.
         """
         if window is not None:
-            if isinstance(window, bool) or not isinstance(window, int) or window < 1:
-                raise UsageError(
-                    f"shuffle_buffer_size is {window!r}; it must be a whole number from 1 up, or "
-                    "None to shuffle all samples."
-                )
+            window = check_count(window, "shuffle_buffer_size")
             if not shuffle:
                 raise UsageError(f"shuffle_buffer_size is {window}, but shuffle is False.")
-        Permutation(length, seed=seed, epoch=0)  # refuses a wrong length or seed now
-        self._length = length
-        self._shuffle = shuffle
-        self._seed = seed
-        self._window = length if window is None else min(window, length)
+        self._length = Permutation(length, seed=seed, epoch=0).length  # refuses wrong ones now
+        self._seed = check_seed(seed)
+        self._window = self._length if window is None else min(window, self._length)
+        self._shuffle = shuffle and self._window > 1
 
     def visits(self, start: int, stop: int) -> npt.NDArray[np.int64]:
         """int64[stop - start]: the samples of these visits; epoch e begins with visit e·length."""
+        if not self._shuffle:
+            return (start % self._length + np.arange(stop - start)) % self._length
         found = [np.empty(0, np.int64)]
         while start < stop:
             epoch, position = divmod(start, self._length)
@@ -130,12 +130,9 @@ class SampleOrder:
             first = window * self._window
             size = min(self._window, self._length - first)
             positions = np.arange(position, min(first + size, position + stop - start))
-            if self._shuffle:
-                seed = (self._seed + window * 0x9E3779B97F4A7C15) & _MASK
-                order = Permutation(size, seed=seed, epoch=epoch)
-                found.append(first + order(positions - first))
-            else:
-                found.append(positions)
+            seed = (self._seed + window * 0x9E3779B97F4A7C15) & _MASK
+            order = Permutation(size, seed=seed, epoch=epoch)
+            found.append(first + order(positions - first))
             start += len(positions)
         return np.concatenate(found)
 
@@ -146,10 +143,14 @@ def _low(bits: np.uint64) -> np.uint64:
 
 def _mix(values: UInt64Array) -> UInt64Array:
     """The finalizer of SplitMix64 (Steele, Lea & Flood 2014): every bit depends on every bit."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(_FACTORS[0])
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(_FACTORS[1])
     return values ^ (values >> np.uint64(31))
 
 
 def _mix_int(value: int) -> int:
-    return int(_mix(np.array([value & _MASK], np.uint64))[0])
+    """As `_mix`. For a single number this is ten times as fast as an array of one."""
+    value &= _MASK
+    value = (value ^ (value >> 30)) * _FACTORS[0] & _MASK
+    value = (value ^ (value >> 27)) * _FACTORS[1] & _MASK
+    return value ^ (value >> 31)

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from easydata.errors import UsageError
 from easydata.fingerprint import fingerprint_json
+from easydata.loader._checks import check_numbers, check_pad_id, has_all
 from easydata.loader.data_loader import TokenSource
-from easydata.loader.packing_checks import check_pad_id, check_samples
 from easydata.loader.packing_plan import PackingPlan, check_strategy, plan_packing
 from easydata.loader.packing_segments import label_pieces, ranges
 from easydata.loader.samples import ConcatSamples, SampleSource, tokens_identity
@@ -72,13 +72,15 @@ class PackedSamples:
             UsageError: the plan was made for another number of tokens, or has padding and there
                 is no pad id, or the pad id is no token id of this source.
         """
+        if not isinstance(plan, PackingPlan):
+            raise UsageError(f"the plan is a {type(plan).__name__}; make one with plan_packing.")
         if plan.num_tokens != source.num_tokens:
             raise UsageError(
                 f"the packing plan is for {plan.num_tokens} tokens, but there are "
                 f"{source.num_tokens}; make a new plan from the lengths of these documents."
             )
         if pad_id is not None:
-            check_pad_id(pad_id, source.dtype)
+            pad_id = check_pad_id(pad_id, source.dtype)
         elif plan.padding:
             raise UsageError(
                 f"packing with {plan.strategy!r} leaves {plan.padding} places to be padded, but "
@@ -115,18 +117,19 @@ class PackedSamples:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Identity of the tokens, the plan and the pad id."""
+        """Identity of the tokens, the plan, the pad id and the arrays that `read` gives."""
         return fingerprint_json(
             {
                 "tokens": self._tokens_identity,
                 "packing": self.plan.fingerprint,
                 "pad_id": self._pad_id,
+                "include_segment_ids": self._include_segment_ids,
             }
         )
 
     def read(self, samples: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[Any]]:
         """Samples by number, copied; see `SampleSource.read`. `loss_mask` is always there."""
-        check_samples(samples, self.num_samples)
+        check_numbers(samples, self.num_samples, "sample")
         plan = self.plan
         first = plan.first_piece[samples]
         counts = plan.first_piece[samples + 1] - first
@@ -199,10 +202,15 @@ def pack(
         include_segment_ids: give `segment_ids` and `positions`.
 
     Raises:
-        UsageError: an argument is out of range, there is nothing to pack, or padding is needed
-            and there is no pad id.
+        UsageError: the source has no documents, an argument is out of range, there is nothing to
+            pack, or padding is needed and there is no pad id.
     """
     check_strategy(strategy)
+    if not has_all(source, "num_tokens", "dtype", "tokens", "gather", "lengths"):
+        raise UsageError(
+            f"a {type(source).__name__} is no source of documents; give a dataset as open_dataset "
+            "opens it, or another stream of tokens that has `lengths`."
+        )
     if strategy == "concat":
         lengths = source.lengths() if include_segment_ids else None
         return ConcatSamples(source, seq_len, pad_id=pad_id, lengths=lengths)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ import pyarrow as pa
 from easydata.errors import UsageError
 from easydata.fingerprint import Hasher
 from easydata.format.arrays import number_array, number_view
-from easydata.loader.packing_checks import check_count, check_lengths
+from easydata.loader._checks import check_count, check_lengths
 from easydata.loader.packing_fit import Bins, Lengths, best_fit, first_fit, next_fit, pool_fit
 from easydata.loader.packing_segments import ranges
 
@@ -106,7 +106,9 @@ class PackingPlan:
         Raises:
             UsageError: the table is no packing plan.
         """
-        stored = json.loads((table.schema.metadata or {}).get(_METADATA_KEY, b"{}"))
+        if not isinstance(table, pa.Table):
+            raise UsageError(f"a {type(table).__name__} is no packing plan; give a pyarrow.Table.")
+        stored = _stored(table)
         if not table.schema.equals(_SCHEMA) or table.num_rows != stored.get("num_samples"):
             raise UsageError(
                 f"a table of {table.num_rows} rows with the columns "
@@ -146,8 +148,8 @@ def plan_packing(
     Raises:
         UsageError: an argument is out of range, or the documents hold no token.
     """
-    check_count(seq_len, "seq_len")
-    check_count(num_packers, "num_packers")
+    seq_len = check_count(seq_len, "seq_len")
+    num_packers = check_count(num_packers, "num_packers")
     if seq_len > np.iinfo(np.int32).max:
         raise UsageError(f"seq_len is {seq_len}; it must be below 2^31 to be packed.")
     check_strategy(strategy)
@@ -189,6 +191,16 @@ def check_strategy(strategy: object) -> None:
         close = difflib.get_close_matches(str(strategy).casefold().replace("-", "_"), names, n=1)
         remedy = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(names)}."
         raise UsageError(f"the packing strategy is {strategy!r}; {remedy}")
+
+
+def _stored(table: pa.Table) -> dict[str, Any]:
+    """What `to_table` wrote beside the arrays; empty if it did not make this table."""
+    try:
+        found = json.loads((table.schema.metadata or {}).get(_METADATA_KEY, b"{}"))
+    except ValueError:
+        return {}
+    complete = isinstance(found, dict) and {*_SCALARS, "num_samples"} <= found.keys()
+    return found if complete and found["num_samples"] else {}
 
 
 def _cut(documents: Lengths, seq_len: int) -> PackingPlan:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from easydata._optional import require
 from easydata.errors import UsageError
-from easydata.loader.packing_checks import check_count
+from easydata.loader._checks import check_count
 
 __all__ = ["Prefetcher", "to_device"]
 
@@ -51,8 +51,8 @@ class Prefetcher(Iterator[Result]):
         Raises:
             UsageError: a number is not from 1 up.
         """
-        check_count(workers, "prefetch_workers")
-        check_count(buffer_size, "prefetch_buffer_size")
+        workers = check_count(workers, "prefetch_workers")
+        buffer_size = check_count(buffer_size, "prefetch_buffer_size")
         shared = _Shared(function, iter(items), buffer_size)
         self._shared = shared
         # Threads that nothing could end would keep the interpreter from exiting: they are
@@ -113,16 +113,21 @@ class _Shared(Generic[Item, Result]):
                 if self._closed or self._ended:
                     return False
                 number = self._taken
+            is_item = True  # or an error in its place
             try:
                 item = next(self._items)
             except StopIteration:
-                self._end()
-                return False
+                is_item = False
             except BaseException as raised:  # noqa: BLE001 - the reader's, whatever it is
                 error = raised
-                self._end()
             with self._changed:
-                self._taken += 1
+                # At once: who saw the end before it was counted would miss the error.
+                self._taken += is_item
+                self._ended = not is_item or error is not None
+                if self._ended:
+                    self._changed.notify_all()
+            if not is_item:
+                return False
         if error is None:
             try:
                 result = self._function(item)
@@ -140,11 +145,6 @@ class _Shared(Generic[Item, Result]):
         if self._closed or self._given in self._results:
             return True
         return self._ended and self._given == self._taken
-
-    def _end(self) -> None:
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
 
     def next(self) -> Result:
         with self._changed:
@@ -183,7 +183,7 @@ def _end(shared: _Shared[Any, Any], threads: list[threading.Thread], pid: int) -
 
 
 def to_device(batch: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
-    """The arrays of a batch on the first JAX device.
+    """The arrays of a batch on the first JAX device of this process.
 
     Where this is the CPU, JAX may use the memory of the arrays as it is. Without
     `jax_enable_x64`, JAX makes 64-bit types 32-bit ones.
@@ -192,5 +192,5 @@ def to_device(batch: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
         MissingDependencyError: JAX is not installed.
     """
     jax = require("jax", extra="jax", purpose="prefetch_to_device=True")
-    device = jax.devices()[0]
+    device = jax.local_devices()[0]  # those of other hosts are in `devices()`, too
     return {name: jax.device_put(array, device) for name, array in batch.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -9,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from easydata.errors import UsageError
-from easydata.fingerprint import fingerprint_json
-from easydata.loader.packing_checks import (
+from easydata.fingerprint import Hasher, fingerprint_json
+from easydata.loader._checks import (
     check_count,
     check_lengths,
+    check_numbers,
     check_pad_id,
-    check_samples,
 )
 from easydata.loader.packing_segments import label_pieces, ranges
 
@@ -88,13 +89,11 @@ class ConcatSamples:
             UsageError: an argument is out of range, the lengths do not add up to the tokens, or
                 there is no whole sample and no pad id.
         """
-        check_count(seq_len, "seq_len")
-        if pad_id is not None:
-            check_pad_id(pad_id, source.dtype)
+        seq_len = check_count(seq_len, "seq_len")
         self._source = source
-        self._pad_id = pad_id
+        self._pad_id = None if pad_id is None else check_pad_id(pad_id, source.dtype)
         self._seq_len = seq_len
-        self._num_tokens = source.num_tokens
+        self._num_tokens = operator.index(source.num_tokens)
         whole, rest = divmod(self._num_tokens, seq_len)
         self._num_samples = whole + (rest > 0 and pad_id is not None)
         if not self._num_samples:
@@ -130,13 +129,15 @@ class ConcatSamples:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Identity of the tokens, `seq_len` and the pad id."""
+        """Identity of the tokens, `seq_len`, the pad id and the ends of the documents."""
+        ends = self._document_ends
         return fingerprint_json(
             {
                 "tokens": self._tokens_identity,
                 "packing": "concat",
                 "seq_len": self._seq_len,
                 "pad_id": self._pad_id,
+                "document_ends": None if ends is None else Hasher(ends.data).hexdigest(),
             }
         )
 
@@ -146,7 +147,7 @@ class ConcatSamples:
         `input_ids` is a read-only view of the source where the numbers follow one another, none
         is the padded one, and the source gives a view of that run; else it is a copy.
         """
-        check_samples(samples, self._num_samples)
+        check_numbers(samples, self._num_samples, "sample")
         found = {"input_ids": self._ids(samples)}
         if self._document_ends is not None:
             found["segment_ids"], found["positions"] = self._segments(samples)
@@ -199,4 +200,4 @@ def tokens_identity(source: TokenSource, fingerprint: str | None) -> str:
     """
     if fingerprint is None:
         fingerprint = str(getattr(source, "fingerprint", ""))
-    return fingerprint_json([fingerprint, source.num_tokens, source.dtype.name])
+    return fingerprint_json([fingerprint, operator.index(source.num_tokens), source.dtype.name])

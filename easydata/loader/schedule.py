@@ -7,13 +7,14 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from itertools import pairwise
 from numbers import Rational, Real
 from typing import Any
 
 from easydata.errors import UsageError
 from easydata.fingerprint import fingerprint_json
-from easydata.loader.packing_checks import check_count
+from easydata.loader._checks import check_count, whole_number
 
 __all__ = ["Segment", "Weight", "WeightSchedule", "Weights"]
 
@@ -24,6 +25,7 @@ _TYPES = ("step", "linear", "cosine")
 _TOLERANCE = Fraction(1, 10**6)
 # Weights without a common denominator up to this are rounded to it: a sample in 10^18.
 _MAX_DENOMINATOR = 1 << 60
+_MAX_WEIGHT = 10**18  # a message says what weights sum to, as a float
 
 # The integral of a cosine is irrational. It is rounded to this part of a sample, and worked out in
 # integers, because `math.sin` differs between machines in its last bit.
@@ -79,16 +81,17 @@ class WeightSchedule:
             block_size: samples for which moving weights stand still.
 
         Raises:
-            UsageError: an argument is out of range, weights do not sum to 1 within 1e-6, or a name
-                is unknown or missing.
+            UsageError: an argument is malformed or out of range, weights do not sum to 1 within
+                1e-6, or a name is unknown or missing.
         """
         if type not in _TYPES:
             raise UsageError(f"the schedule type is {type!r}; it must be one of {_TYPES}.")
-        check_count(batch_size, "batch_size")
-        check_count(block_size, "block_size")
-        starts = [step * batch_size for step in _checked_steps(points)]
+        batch_size = check_count(batch_size, "batch_size")
+        block_size = check_count(block_size, "block_size")
+        steps, values = _checked_points(points)
+        starts = [step * batch_size for step in steps]
         self._denominator, weights = _over_one_denominator(
-            [_fractions(value, names) for _, value in points]
+            [_fractions(value, names) for value in values]
         )
         if starts[0]:
             starts.insert(0, 0)
@@ -224,30 +227,45 @@ class _Piece:
         length = self.stop - self.start
         if self.curve == "linear":
             return 2 * length, offset * offset
-        # F(x) = ∫(1 − cos πt/T)/2 = (x / 2)·(1 − sin(u)/u) with u = πx/T, by the series of sin.
-        square = _PI_SQUARED * offset**2 // length**2
-        total, term, n = 0, _FIXED, 2
-        while term:
-            term = term * square // (_FIXED * n * (n + 1))
-            total += term if n % 4 == 2 else -term
-            n += 2
-        return _COSINE_UNITS, (offset * total * _COSINE_UNITS + _FIXED) // (2 * _FIXED)
+        return _COSINE_UNITS, _cosine_integral(offset, length)
 
 
-def _checked_steps(points: Sequence[tuple[int, Weights]]) -> list[int]:
-    steps = [step for step, _ in points]
-    if not steps:
+# The end of a block is the start of the next, and all sources search among the same blocks.
+@lru_cache(maxsize=4096)
+def _cosine_integral(offset: int, length: int) -> int:
+    """F(x) = ∫(1 − cos πt/T)/2 = (x / 2)·(1 − sin(u)/u) with u = πx/T, by the series of sin."""
+    square = _PI_SQUARED * offset**2 // length**2
+    total, term, n = 0, _FIXED, 2
+    while term:
+        term = term * square // (_FIXED * n * (n + 1))
+        total += term if n % 4 == 2 else -term
+        n += 2
+    return (offset * total * _COSINE_UNITS + _FIXED) // (2 * _FIXED)
+
+
+def _checked_points(points: Sequence[tuple[int, Weights]]) -> tuple[list[int], list[Weights]]:
+    """(the steps, the weights at each)."""
+    try:
+        pairs = [(step, weights) for step, weights in points]
+    except (TypeError, ValueError):
+        raise UsageError(
+            f"the weight schedule is {points!r}; give a list of points (step, weights)."
+        ) from None
+    if not pairs:
         raise UsageError("the weight schedule has no points; give at least one.")
-    for step in steps:
-        if isinstance(step, bool) or not isinstance(step, int) or step < 0:
-            raise UsageError(f"the weight schedule has step {step!r}; steps are whole, from 0 up.")
+    steps = []
+    for given, _ in pairs:
+        step = whole_number(given)
+        if step is None or step < 0:
+            raise UsageError(f"the weight schedule has step {given!r}; steps are whole, from 0 up.")
+        steps.append(step)
     for step, after in pairwise(steps):
         if after <= step:
             raise UsageError(
                 f"the weight schedule has step {after} after step {step}; put the points in order, "
                 "one for each step."
             )
-    return steps
+    return steps, [weights for _, weights in pairs]
 
 
 def _fractions(weights: Weights, names: Sequence[str]) -> list[Fraction]:
@@ -255,12 +273,18 @@ def _fractions(weights: Weights, names: Sequence[str]) -> list[Fraction]:
     if isinstance(weights, Mapping):
         _check_names(weights, names)
         weights = [weights[name] for name in names]
-    if len(weights) != len(names):
+    try:
+        given = list(weights)
+    except TypeError:
         raise UsageError(
-            f"there are {len(weights)} weights for {len(names)} sources; give one for each of "
+            f"the weights are {weights!r}; give one for each of {', '.join(map(repr, names))}."
+        ) from None
+    if len(given) != len(names):
+        raise UsageError(
+            f"there are {len(given)} weights for {len(names)} sources; give one for each of "
             f"{', '.join(map(repr, names))}."
         )
-    found = [_fraction(weight, name) for weight, name in zip(weights, names, strict=True)]
+    found = [_fraction(weight, name) for weight, name in zip(given, names, strict=True)]
     total = sum(found, Fraction(0))
     if abs(total - 1) > _TOLERANCE:
         raise UsageError(
@@ -288,12 +312,11 @@ def _check_names(weights: Mapping[str, Weight], names: Sequence[str]) -> None:
 
 def _fraction(weight: Any, name: str) -> Fraction:
     """A short fraction that rounds to this number."""
-    if (
-        isinstance(weight, bool)
-        or not isinstance(weight, Real)
-        or not 0 <= float(weight) < math.inf
-    ):
-        raise UsageError(f"the weight of {name!r} is {weight!r}; it must be a number from 0 up.")
+    is_number = isinstance(weight, Real) and not isinstance(weight, bool)
+    if not (is_number and 0 <= weight <= _MAX_WEIGHT):
+        raise UsageError(
+            f"the weight of {name!r} is {weight!r:.60}; it must be a number from 0 to 1."
+        )
     if isinstance(weight, Rational):
         return Fraction(weight)
     exact = Fraction(repr(float(weight)))

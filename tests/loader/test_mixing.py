@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from easydata.errors import UsageError
 from easydata.loader.mixing import Mixture, MixtureRun
 from tests.loader.sources import Numbers
+from tests.loader.test_samples import Documents
 
 Place = tuple[int, int]
 
@@ -235,6 +236,17 @@ def test_the_fingerprint_follows_from_all_that_decides() -> None:
         ),
         ({"a": Numbers(5), "b": Numbers(0)}, {}, "'b' has no samples"),
         ({"a": Numbers(5)}, {"seed": -1}, "seed is -1"),
+        ([Numbers(5), Numbers(5)], {}, "sources of a mixture are a list; give a dict of them by"),
+        (None, {}, "sources of a mixture are a NoneType"),
+        ({"a": Numbers(5), "b": None}, {}, "'b' is a NoneType, which has no samples"),
+        ({"a": Documents([5])}, {}, "'a' is a Documents, which has no samples; .* pack it first"),
+        ({1: Numbers(5)}, {}, "a source has the name 1; names are text"),
+        ({"a": Numbers(5)}, {"seed": 1.5}, r"seed is 1\.5; it must be a whole number from 0 to"),
+        ({"a": Numbers(5)}, {"seed": True}, "seed is True"),
+        ({"a": Numbers(5)}, {"batch_size": 0}, "batch_size is 0; it must be a whole number from 1"),
+        ({"a": Numbers(5)}, {"batch_size": 0, "schedule": [(0, [1])]}, "batch_size is 0"),
+        ({"a": Numbers(5)}, {"batch_size": False}, "batch_size is False"),
+        ({"a": Numbers(5)}, {"weights": 5}, "the weights are 5; give one for each of 'a'"),
         ({"a": Numbers(5)}, {"stop_strategy": "never"}, "'never'; it must be one of restart"),
         ({"a": Numbers(5)}, {"weights": {"b": 1}}, "'b', which is no source; 'a' is"),
         ({"a": Numbers(5)}, {"weights": [1], "schedule": [(0, [1])]}, "both given"),
@@ -267,3 +279,40 @@ def test_counts_of_another_mixture() -> None:
         mixture(5, 5).start({"a": 1, "c": 1})
     with pytest.raises(UsageError, match="cannot have had 4 of the first 4 samples"):
         mixture(5, 5).start({"a": 4, "b": 0})
+    wrong: list[tuple[Any, str]] = [
+        ([1, 1], r"the counts are \[1, 1\]; give how many samples each source has given, by name"),
+        ({"a": 1, "b": 1.0}, r"the count of 'b' is 1\.0; it must be a whole number from 0 up"),
+        ({"a": "1", "b": 1}, "the count of 'a' is '1'"),
+        ({"a": 1, "b": None}, "the count of 'b' is None"),
+        ({"a": True, "b": 0}, "the count of 'a' is True"),
+        ({"a": -1, "b": 1}, "the count of 'a' is -1"),
+    ]
+    for counts, message in wrong:
+        with pytest.raises(UsageError, match=message):
+            mixture(5, 5).start(counts)
+    for length in (-1, 1.5):
+        with pytest.raises(UsageError, match=f"length is {length}"):
+            mixture(5, 5).start().take(length)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.int32, np.uint64])
+def test_numbers_of_other_types(kind: Any) -> None:
+    # Their common denominator is near 2^60, so that NumPy's arithmetic would wrap.
+    weights = [0.123456789, 0.3333333, 1 - 0.123456789 - 0.3333333]
+    mixed = mixture(30, 40, 50, weights=weights, seed=5, shuffle_buffer_size=9)
+    run = mixed.start()
+    run.take(100)
+    stored = {name: kind(count) for name, count in run.counts.items()}
+    expected = places(run, 40)
+    other = mixture(30, 40, 50, weights=weights, seed=kind(5), shuffle_buffer_size=kind(9))
+    again = other.start(stored)
+    assert places(again, 40) == expected
+    assert again.counts == run.counts
+    assert {type(count) for count in again.counts.values()} == {int}
+    assert other.fingerprint == mixed.fingerprint
+
+
+def test_a_source_that_is_not_there() -> None:
+    for number in (-1, 2):
+        with pytest.raises(IndexError, match=f"source {number} of 2"):
+            mixture(5, 5).read(np.array([0, number]), np.zeros(2, np.int64))

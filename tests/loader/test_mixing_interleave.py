@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from functools import cache
 from itertools import accumulate
+from random import Random
 
 import numpy as np
 import pytest
@@ -194,3 +196,65 @@ def test_far_behind_a_schedule() -> None:
 def test_counts_of_another_mixture(counts: list[int]) -> None:
     with pytest.raises(UsageError, match=r"cannot have had .* The counts are of another mixture"):
         Interleaving(schedule_of(constant(1, 1)), counts)
+
+
+def can_go_on(weights: list[int], counts: list[int]) -> bool:
+    """Whether some order of sources keeps every source within one sample, by trying all."""
+    unit = sum(weights)
+
+    @cache
+    def reaches_a_period(counts: tuple[int, ...]) -> bool:
+        done = sum(counts)
+        if any(abs(n * unit - w * done) >= unit for n, w in zip(counts, weights, strict=True)):
+            return False
+        return done % unit == 0 or any(
+            reaches_a_period((*counts[:i], counts[i] + 1, *counts[i + 1 :]))
+            for i in range(len(counts))
+        )
+
+    return reaches_a_period(tuple(counts))
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.sampled_from([1, 1, 2, 9, 17]), min_size=2, max_size=5),
+    st.integers(1, 60),
+    st.randoms(use_true_random=False),
+)
+def test_counts_are_taken_if_and_only_if_they_can_be(
+    weights: list[int], done: int, random: Random
+) -> None:
+    unit = sum(weights)
+    counts = [weight * done // unit for weight in weights]
+    between = [i for i, weight in enumerate(weights) if weight * done % unit]
+    for i in random.sample(between, done - sum(counts)):
+        counts[i] += 1
+    schedule = schedule_of(constant(*weights))
+    if can_go_on(weights, counts):
+        for source in Interleaving(schedule, counts).take(2 * unit).tolist():
+            counts[source] += 1
+            shares = [Fraction(weight * sum(counts), unit) for weight in weights]
+            assert all(abs(n - share) < 1 for n, share in zip(counts, shares, strict=True))
+    else:
+        with pytest.raises(UsageError, match="The counts are of another mixture"):
+            Interleaving(schedule, counts).take(2 * unit)
+
+
+@pytest.mark.parametrize(
+    ("weights", "counts"),
+    [
+        ([9, 9, 1, 1], [0, 0, 1, 1]),  # both large ones must be next
+        ([1, 17, 2, 17], [1, 8, 2, 8]),
+        ([1, 9, 1, 17], [1, 2, 1, 4]),  # no two, but three must be among the next two
+    ],
+)
+def test_counts_that_no_interleaving_comes_by(weights: list[int], counts: list[int]) -> None:
+    with pytest.raises(UsageError, match=r"more would have to come within .* another mixture"):
+        Interleaving(schedule_of(constant(*weights)), counts)
+
+
+def test_counts_that_are_found_out_later() -> None:
+    assert not can_go_on([1, 20, 26, 3], [1, 8, 11, 2])
+    run = Interleaving(schedule_of(constant(1, 20, 26, 3)), [1, 8, 11, 2])
+    with pytest.raises(UsageError, match=r"should have had sample .* are of another mixture"):
+        run.take(50)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from easydata.errors import UsageError
+from easydata.loader import schedule as schedule_module
 from easydata.loader.schedule import WeightSchedule
 
 AB = ["a", "b"]
@@ -184,7 +185,7 @@ def test_golden_cosine() -> None:
         ([(0, [0.5, 0.4])], {}, r"\{'a': 0.5, 'b': 0.4\} sum to 0.9, not to 1"),
         ([(0, [0.5, 0.50001])], {}, "sum to 1.00001"),
         ([(0, [0, 0.0])], {}, "all weights of 'a', 'b' are 0"),
-        ([(0, [-0.5, 1.5])], {}, "the weight of 'a' is -0.5; it must be a number from 0 up"),
+        ([(0, [-0.5, 1.5])], {}, "the weight of 'a' is -0.5; it must be a number from 0 to 1"),
         ([(0, [0.5, math.nan])], {}, "the weight of 'b' is nan"),
         ([(0, [0.5, math.inf])], {}, "the weight of 'b' is inf"),
         ([(0, ["1", 0])], {}, "the weight of 'a' is '1'"),
@@ -197,6 +198,16 @@ def test_golden_cosine() -> None:
         ([(0.5, [1, 0])], {}, "step 0.5"),
         ([(3, [1, 0]), (3, [0, 1])], {}, "step 3 after step 3"),
         ([(3, [1, 0]), (2, [0, 1])], {}, "step 2 after step 3"),
+        ([0.5, 0.5], {}, r"schedule is \[0.5, 0.5\]; give a list of points \(step, weights\)"),
+        ({0: [1, 0]}, {}, "give a list of points"),
+        ([(0, [1, 0], 2)], {}, "give a list of points"),
+        ([(0,)], {}, "give a list of points"),
+        (5, {}, "the weight schedule is 5; give a list of points"),
+        ([(True, [1, 0])], {}, "step True"),
+        ([(0, None)], {}, "the weights are None; give one for each of 'a', 'b'"),
+        ([(0, 1.0)], {}, r"the weights are 1\.0; give one for each"),
+        ([(0, [10**400, 0])], {}, "the weight of 'a' is 10{50,}; it must be a number from 0 to 1"),
+        ([(0, [10**17, 1])], {}, r"sum to 1e\+17, not to 1"),
         ([(0, [1, 0])], {"type": "cubic"}, "'cubic'; it must be one of"),
         ([(0, [1, 0])], {"batch_size": 0}, "batch_size is 0"),
         ([(0, [1, 0])], {"block_size": 2.5}, "block_size is 2.5"),
@@ -226,3 +237,24 @@ def test_the_fingerprint_follows_from_the_weights() -> None:
         identity(moving, type="cosine"),
     ]
     assert len({*same[:2], *other}) == 1 + len(other)
+
+
+def test_numbers_of_other_types() -> None:
+    points = [(2, [0.25, 0.75]), (6, [0.5, 0.5])]
+    other = [
+        (np.int64(2), np.array([0.25, 0.75], np.float32)),
+        (np.uint8(6), (w for w in (0.5, 0.5))),
+    ]
+    same = {"type": "linear", "batch_size": 3, "block_size": 5}
+    as_numpy = {"type": "linear", "batch_size": np.int32(3), "block_size": np.uint16(5)}
+    found = WeightSchedule(AB, other, **as_numpy)  # type: ignore[arg-type]
+    assert found.fingerprint == WeightSchedule(AB, points, **same).fingerprint  # type: ignore[arg-type]
+    assert found.segment(10) == WeightSchedule(AB, points, **same).segment(10)  # type: ignore[arg-type]
+
+
+def test_the_integral_at_the_end_of_a_block_is_that_at_the_start_of_the_next() -> None:
+    schedule = WeightSchedule(AB, [(0, [1, 0]), (977, [0, 1])], type="cosine", block_size=1)
+    before = schedule_module._cosine_integral.cache_info().misses
+    for sample in range(100):
+        schedule.segment(sample)
+    assert schedule_module._cosine_integral.cache_info().misses - before == 101

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from easydata.errors import UsageError
-from easydata.loader.order import MAX_LENGTH, Permutation
+from easydata.loader import order as order_module
+from easydata.loader.order import MAX_LENGTH, Permutation, SampleOrder
 
 
 @pytest.mark.parametrize("seed", [0, 2**64 - 1])
@@ -109,5 +110,41 @@ def test_lengths_out_of_range(length: int) -> None:
 
 @pytest.mark.parametrize("seed", [-1, 2**64])
 def test_seeds_out_of_range(seed: int) -> None:
-    with pytest.raises(UsageError, match=f"seed is {seed}; it must be 0 to"):
+    with pytest.raises(UsageError, match=f"seed is {seed}; it must be a whole number from 0 to"):
         Permutation(5, seed=seed, epoch=0)
+
+
+def test_a_permutation_is_made_without_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = Permutation(10, seed=2**64 - 1, epoch=9)(np.arange(10)).tolist()
+    with monkeypatch.context() as patch:
+        patch.delattr(order_module, "_mix")  # tiny sources need one for every few samples
+        made = Permutation(10, seed=2**64 - 1, epoch=9)
+    assert made(np.arange(10)).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("length", "options"),
+    [
+        (1, {"shuffle": True}),
+        (7, {"shuffle": True, "window": 1}),
+        (7, {"shuffle": False}),
+        (MAX_LENGTH, {"shuffle": False}),
+    ],
+)
+def test_what_cannot_be_shuffled_needs_no_permutation(
+    length: int, options: dict[str, bool | int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = SampleOrder(length, seed=3, **options)
+    monkeypatch.delattr(order_module, "Permutation")
+    for start in (0, length - 1, 5 * length + 3 % length):
+        expected = [visit % length for visit in range(start, start + 20)]
+        found = order.visits(start, start + 20)
+        assert found.dtype == np.int64
+        assert found.tolist() == expected
+
+
+def test_numbers_of_other_types() -> None:
+    expected = SampleOrder(100, shuffle=True, seed=7, window=20).visits(0, 300).tolist()
+    for kind in (np.int64, np.uint8, np.uint64):
+        order = SampleOrder(kind(100), shuffle=True, seed=kind(7), window=kind(20))
+        assert order.visits(0, 300).tolist() == expected

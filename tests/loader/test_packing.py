@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -270,6 +271,25 @@ def test_a_stored_plan_is_the_same_plan(strategy: str) -> None:
             PackingPlan.from_table(wrong)
 
 
+def test_what_is_no_stored_plan() -> None:
+    table = plan_packing([10, 10], 16, "greedy").to_table()
+    (key,) = table.schema.metadata
+    stored = json.loads(table.schema.metadata[key])
+
+    def altered(text: str) -> Any:
+        return table.replace_schema_metadata({key: text})
+
+    assert PackingPlan.from_table(altered(json.dumps(stored))).num_samples == 2
+    incomplete = [{k: v for k, v in stored.items() if k != name} for name in stored]
+    none = altered(json.dumps({**stored, "num_samples": 0})).slice(0, 0)
+    for wrong in (*map(altered, ("x", "[2]", *map(json.dumps, incomplete))), none):
+        with pytest.raises(UsageError, match="is no packing plan; give one that"):
+            PackingPlan.from_table(wrong)
+    for other in (None, table.to_batches()[0], "plan.arrow"):
+        with pytest.raises(UsageError, match=r"is no packing plan; give a pyarrow\.Table"):
+            PackingPlan.from_table(other)
+
+
 def test_the_fingerprint_follows_from_the_pieces() -> None:
     lengths = np.array([8, 6, 6, 4, 3, 2, 3])
     plans = [plan_packing(lengths, n, s) for n in (8, 9) for s in STRATEGIES]
@@ -295,6 +315,10 @@ def test_the_fingerprint_follows_from_the_pieces() -> None:
         ({"lengths": [3, -2]}, "document 1 has length -2"),
         ({"lengths": [[3, 2]]}, "int64 in 2 dimensions"),
         ({"lengths": [0.5]}, "float64 in 1 dimensions"),
+        ({"lengths": [[3], [2, 1]]}, "the lengths are no array: "),
+        ({"lengths": [2**62] * 3}, r"add up to about 1\.38e\+19; at most 2\^62"),
+        ({"lengths": [2**63 - 1, 1]}, r"add up to about 9\.22e\+18"),
+        ({"lengths": np.array([2**63], np.uint64)}, r"add up to about 9\.22e\+18"),
         ({"lengths": [0, 0]}, "nothing to pack: none of the 2 documents has a token"),
         ({"lengths": []}, "none of the 0 documents"),
     ],

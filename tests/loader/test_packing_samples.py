@@ -14,6 +14,7 @@ from easydata.loader.packing import PackedSamples, PackingStats, pack
 from easydata.loader.packing_plan import PackingPlan, plan_packing
 from easydata.loader.samples import ConcatSamples
 
+from .sources import Numbers
 from .test_samples import PAD, Documents
 
 STRATEGIES = ["concat", "greedy", "pool", "first_fit", "best_fit"]
@@ -153,6 +154,10 @@ def test_stats() -> None:
         (lambda s, p: pack(s, 0, "concat"), "seq_len is 0"),
         (lambda s, p: pack(s, 13, "concat"), "only 12 tokens"),
         (lambda s, p: pack(s, 8, "pool", num_packers=0), "num_packers is 0"),
+        (lambda s, p: PackedSamples(s, None, pad_id=0), "plan is a NoneType; make one with plan_"),
+        (lambda s, p: pack(Numbers(5), 8), "a Numbers is no source of documents; give a dataset"),
+        (lambda s, p: pack(None, 8, "concat"), "a NoneType is no source of documents"),
+        (lambda s, p: pack(s.tokens(0, 12), 8), "a ndarray is no source of documents"),
     ],
 )
 def test_wrong_arguments(make: Callable[[Documents, PackingPlan], Any], message: str) -> None:
@@ -201,9 +206,13 @@ def test_the_fingerprint_tells_tokens_and_packing_apart() -> None:
         pack(Documents(lengths), 8, "concat", pad_id=0),
         pack(Documents(lengths[::-1]), 8, pad_id=0),
         pack(Documents(lengths, "uint32"), 8, pad_id=0),
+        pack(Documents(lengths), 8, pad_id=0, include_segment_ids=False),
+        pack(Documents(lengths), 8, "concat", pad_id=0, include_segment_ids=False),
         pack(Named(lengths), 8, pad_id=0),
     ]
     assert len({samples.fingerprint for samples in made}) == len(made)
+    as_numpy = pack(Documents(lengths), np.int64(8), pad_id=np.uint8(0))
+    assert as_numpy.fingerprint == made[0].fingerprint
     plan = plan_packing(lengths, 8, "greedy")
     given = PackedSamples(Documents(lengths), plan, pad_id=0, fingerprint="a name")
     assert given.fingerprint == made[-1].fingerprint

@@ -167,6 +167,7 @@ def test_over_a_dataset(tmp_path: Path, compression: str) -> None:
         ({"lengths": [12, -1, 1]}, "document 1 has length -1"),
         ({"lengths": [12, 1]}, "add up to 13, but there are 12 tokens"),
         ({"lengths": [11]}, "add up to 11, but there are 12 tokens"),
+        ({"lengths": [[5], [6, 1]]}, "the lengths are no array"),
         ({"lengths": [6.0, 6.0]}, "the lengths are float64 in 1 dimensions"),
         ({"lengths": [[6, 6]]}, "the lengths are int64 in 2 dimensions"),
     ],
@@ -198,8 +199,13 @@ def test_the_fingerprint_tells_tokens_and_packing_apart() -> None:
         "other pad": ConcatSamples(Documents([5, 7]), 4, pad_id=1),
         "named": ConcatSamples(Named([5, 7]), 4),
         "given": ConcatSamples(Named([5, 7]), 4, fingerprint="another"),
+        "ends": ConcatSamples(Documents([5, 7]), 4, lengths=[5, 7]),
+        "other ends": ConcatSamples(Documents([5, 7]), 4, lengths=[7, 5]),
     }
     assert len({samples.fingerprint for samples in made.values()}) == len(made)
-    again = ConcatSamples(Documents([5, 7]), 4, fingerprint="a name", lengths=[5, 7])
+    of_equal_ends = ConcatSamples(Documents([5, 7]), np.int32(4), lengths=[5, 0, 7])
+    assert of_equal_ends.fingerprint == made["ends"].fingerprint
+    again = ConcatSamples(Documents([5, 7]), 4, fingerprint="a name")
     assert again.fingerprint == made["named"].fingerprint
-    assert again.fingerprint == "5f59a9602a47a2a81a82e9bd80f45d60"
+    assert again.fingerprint == "ff29aa2a2df5c72d76f2585c7b9d1f5e"
+    assert made["ends"].fingerprint == "782824d77c2efe8f4167f62f4900ecb1"

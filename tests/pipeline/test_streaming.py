@@ -143,7 +143,7 @@ def test_batches_are_those_of_the_cached_pipeline(tmp_path, strategy, is_packed)
         seed=11,
     )
     samples = pack_dataset(built(config, tmp_path / "out"), config.pack, is_packed=is_packed)
-    expected = list(make_loader(samples, config, is_packed=is_packed))
+    expected = list(make_loader(samples, config))
     streamed = stream_samples(stream_of(config), config, is_packed=is_packed)
     batches = list(make_stream_loader(streamed, config))
     assert len(batches) == len(expected) > 50

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from easydata.cache.datasets.views import without_views
 from easydata.fingerprint import Hasher
 
 __all__ = ["ContentHasher"]
@@ -45,7 +46,8 @@ class ContentHasher:
         """Add rows to the end."""
         self._rows += batch.num_rows
         for number, column in enumerate(batch.columns):
-            self._add((number,), column)
+            kind = without_views(column.type)
+            self._add((number,), column if kind == column.type else column.cast(kind))
 
     def fingerprint(self) -> str:
         """16 hexadecimal digits, for all rows so far."""
@@ -60,8 +62,6 @@ class ContentHasher:
     def _add(self, path: _Path, array: pa.Array) -> None:
         if isinstance(array, pa.ExtensionArray):
             array = array.storage
-        if pa.types.is_string_view(array.type) or pa.types.is_binary_view(array.type):
-            array = array.cast(pa.large_binary())
         stream = self._streams.setdefault(path, _Stream())
         first, stream.items = stream.items, stream.items + len(array)
         if array.null_count:

@@ -8,18 +8,23 @@ that the record does not name it, knows that nobody reads it, writes it or ever 
 from __future__ import annotations
 
 import contextlib
+import errno
+import functools
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from easydata._fs import publish_bytes, storage_errors, sync_directory
-from easydata.cache.datasets.leases import Lease, move_unheld, remove_unheld, take
+from easydata.cache.datasets.leases import Lease, move_unheld, remove_unheld, take, unless_gone
 from easydata.cache.datasets.names import (
     COMMIT_LOCK,
+    DAMAGED,
     DAMAGED_PREFIX,
     GENERATION,
+    LEASE_FILE,
     RECORD_FILE,
     REMOVED,
     entry_name,
@@ -30,6 +35,8 @@ from easydata.cache.log import locks
 from easydata.errors import CorruptShardError, DatasetError, FormatVersionError, StorageError
 
 __all__ = ["Entry", "Held"]
+
+_TRIES = 100  # to make a folder that others remove when it is empty
 
 
 class Held(NamedTuple):
@@ -64,6 +71,8 @@ class Entry:
                 data = self._record.read_bytes()
             except (FileNotFoundError, NotADirectoryError):
                 return None
+            except IsADirectoryError:
+                raise CorruptShardError(f"{self._record} is a folder, not a record") from None
         try:
             record = Record.from_bytes(data)
         except (CorruptShardError, FormatVersionError) as error:
@@ -97,17 +106,20 @@ class Entry:
         Raises:
             StorageError: it cannot be made.
         """
-        while True:
+        for left in reversed(range(_TRIES)):
             folder = self.path / new_generation()
             with storage_errors(folder):
-                self.path.mkdir(parents=True, exist_ok=True)
                 try:
+                    self.path.mkdir(parents=True, exist_ok=True)
                     folder.mkdir()
-                except FileNotFoundError:  # somebody removed the empty folder of the key
-                    continue
+                except (FileNotFoundError, FileExistsError):  # somebody removed the empty folder
+                    if left:
+                        continue
+                    raise
             lease = take(folder, create=True)
             if lease is not None:
                 return folder, lease
+        raise StorageError(errno.EIO, f"Cannot write {self.path}: what is made there goes at once.")
 
     def publish(self, folder: Path, record: Record) -> None:
         """Let a generation count.
@@ -135,8 +147,13 @@ class Entry:
         with self._commit(), storage_errors(self._record, "delete"):
             if generation is not None and not self._names(generation):
                 return
-            self._record.unlink(missing_ok=True)
+            try:
+                self._record.unlink()
+            except FileNotFoundError:
+                return
+        with unless_gone():  # another process removed the generation, then the folder
             sync_directory(self.path)
+        self._remove_if_empty()
 
     def set_aside(self, generation: str) -> None:
         """Keep a damaged generation for inspection, out of the way.
@@ -151,52 +168,68 @@ class Entry:
         move_unheld(folder, target, lambda: self._names(generation))
 
     def collect(self, *, damaged: bool = False) -> None:
-        """Delete what does not count and nobody holds, and the folder if it is empty then.
+        """Delete what does not count and nobody holds, and the folder if that empties it.
+
+        What cannot be deleted now is left to the next who collects.
 
         Args:
             damaged: what was set aside too.
         """
-        for path in self._folders(lambda name: GENERATION.fullmatch(name) is not None):
+        removed = False
+        for path in self._folders(GENERATION):
             if self._names(path.name):
                 continue
-            with contextlib.suppress(StorageError):  # the next one tries again
-                remove_unheld(path, lambda name=path.name: self._names(name))  # type: ignore[misc]
-        for path in self._folders(
-            lambda name: (
-                REMOVED.fullmatch(name) is not None or (damaged and name.startswith(DAMAGED_PREFIX))
-            )
-        ):
+            if not (path / LEASE_FILE).exists():  # it is not ours, or a process was killed here
+                with contextlib.suppress(OSError):
+                    path.rmdir()
+                    removed = True
+                continue
+            with contextlib.suppress(StorageError):
+                removed |= remove_unheld(path, functools.partial(self._names, path.name))
+        for path in [*self._folders(REMOVED), *(self._leased(DAMAGED) if damaged else ())]:
             shutil.rmtree(path, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            self.path.rmdir()
+            removed = True
+        if removed:
+            self._remove_if_empty()
 
     def why_missing(self) -> str:
         """Why nothing counts, in words."""
-        damaged = [*self._folders(lambda name: name.startswith(DAMAGED_PREFIX))]
+        damaged = self._leased(DAMAGED)
         return f"damaged: it was moved aside as {damaged[-1]}" if damaged else "no entry"
 
     def num_bytes(self) -> int:
         """Size of all files that this key has on the disk, earlier generations included."""
+        paths = [self._record]
+        for folder in (*self._leased(GENERATION), *self._folders(REMOVED), *self._leased(DAMAGED)):
+            paths += [Path(parent, name) for parent, _, names in os.walk(folder) for name in names]
         total = 0
-        for parent, _, names in os.walk(self.path):
-            for name in names:
-                with contextlib.suppress(FileNotFoundError):
-                    total += Path(parent, name).lstat().st_size
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                total += path.lstat().st_size
         return total
 
-    def _folders(self, is_meant: Callable[[str], bool]) -> Iterator[Path]:
+    def _remove_if_empty(self) -> None:
+        # Only where something of ours was: an empty folder is anybody's.
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
+
+    def _leased(self, name: re.Pattern[str]) -> list[Path]:
+        """Folders of that name which are ours for certain."""
+        return [path for path in self._folders(name) if (path / LEASE_FILE).exists()]
+
+    def _folders(self, name: re.Pattern[str]) -> list[Path]:
         try:
             with os.scandir(self.path) as items:
                 found = [item.name for item in items if item.is_dir(follow_symlinks=False)]
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        yield from (self.path / name for name in sorted(found) if is_meant(name))
+        except OSError:  # it is gone, or others may not read it
+            return []
+        return [self.path / item for item in sorted(found) if name.fullmatch(item)]
 
     def _names(self, generation: str) -> bool:
         """Whether the record names a generation, or cannot be read, so that nobody knows."""
         try:
             record = self.record()
-        except DatasetError:
+        except (DatasetError, StorageError):
             return True
         return record is not None and record.generation == generation
 

@@ -11,9 +11,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from easydata.cache.datasets.views import without_views
 from easydata.errors import UsageError
+from easydata.format.features import HUGGINGFACE_KEY
 
-__all__ = ["Rows", "read_rows", "split_input"]
+__all__ = ["Rows", "can_be_read_again", "read_rows", "split_input"]
 
 _ROWS_PER_READ = 256  # what is in memory at once, and as Python objects; rows may be large
 _SPLIT_NAME = re.compile(r"\w+(\.\w+)*")
@@ -75,6 +77,19 @@ def split_input(value: object) -> dict[str, object]:
     return parts
 
 
+def can_be_read_again(value: object) -> bool:
+    """Whether all rows of something that was read, in part or as a whole, are still there.
+
+    Only for what is known: an Arrow stream of an unknown object may give its rows once.
+    """
+    import datasets
+
+    if isinstance(value, Mapping):
+        return all(map(can_be_read_again, value.values()))
+    rereadable = datasets.Dataset | datasets.IterableDataset | pa.Table | pa.RecordBatch
+    return isinstance(value, rereadable | list | tuple)
+
+
 def read_rows(value: Any) -> Rows:
     """The rows of one value of `split_input`.
 
@@ -94,7 +109,13 @@ def read_rows(value: Any) -> Rows:
             return _declared(value.features, tables, split)
         return _inferred(tables, split)
     if hasattr(value, "__arrow_c_stream__"):
-        reader = pa.RecordBatchReader.from_stream(value)
+        try:
+            reader = pa.RecordBatchReader.from_stream(value)
+        except pa.ArrowException as error:
+            raise UsageError(
+                f"Arrow cannot read this {_name(value)} as a table: {error}. "
+                "Give a table, and cast columns whose type is not one of Arrow's."
+            ) from error
         return _inferred(_tables(reader, "the stream"), None, reader.schema)
     return _inferred(_tables(value, "the iterable"), None)
 
@@ -209,6 +230,10 @@ def _inferred(
                 "(IterableDataset.cast), or put a pyarrow table with a schema."
             )
         schema, tables = first.schema, chain([first], tables)
+    if not schema.metadata or HUGGINGFACE_KEY not in schema.metadata:
+        # A frame says nothing about features. Those that are views, `datasets` cannot sort,
+        # and categories that are views, Arrow cannot decode.
+        schema, tables = _plain(schema), map(_without_views, tables)
     if len(set(schema.names)) < len(schema.names):
         raise UsageError(f"Two columns have one name: {', '.join(schema.names)}. Rename one.")
     try:
@@ -220,6 +245,16 @@ def _inferred(
         ) from error
     plain = schema.remove_metadata()
     return _declared(features, (_same(table, plain) for table in tables), split)
+
+
+def _plain(schema: pa.Schema) -> pa.Schema:
+    kinds = (without_views(item.type) for item in schema)
+    return pa.schema([item.with_type(kind) for item, kind in zip(schema, kinds, strict=True)])
+
+
+def _without_views(table: pa.Table) -> pa.Table:
+    schema = _plain(table.schema)
+    return table if schema.equals(table.schema) else table.cast(schema)
 
 
 def _same(table: pa.Table, schema: pa.Schema) -> pa.Table:

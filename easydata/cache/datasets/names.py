@@ -9,11 +9,13 @@ from easydata.fingerprint import fingerprint_bytes
 
 __all__ = [
     "COMMIT_LOCK",
+    "DAMAGED",
     "DAMAGED_PREFIX",
     "ENTRY",
     "FLIGHT_LOCK",
     "GENERATION",
     "LEASE_FILE",
+    "MAPPED_FILES",
     "RECORD_FILE",
     "REMOVED",
     "entry_name",
@@ -25,12 +27,14 @@ LEASE_FILE = ".lease"
 COMMIT_LOCK = ".easydata-datasets.commit"
 FLIGHT_LOCK = ".easydata-datasets.flights"
 DAMAGED_PREFIX = "damaged-"
+MAPPED_FILES = ("cache-*", "*/cache-*")  # where `datasets` stores results of `map`, by generation
 
 _HASH = "[0-9a-f]{32}"
 _GENERATION_PREFIX = "generation-"
 ENTRY = re.compile(rf"(?:[A-Za-z0-9_][A-Za-z0-9._-]*-)?{_HASH}")
 GENERATION = re.compile(_GENERATION_PREFIX + _HASH)
-REMOVED = re.compile(rf"\.tmp-[0-9a-f]+-{_GENERATION_PREFIX}{_HASH}")  # on its way out
+DAMAGED = re.compile(DAMAGED_PREFIX + _HASH)
+REMOVED = re.compile(rf"\.tmp-[0-9a-f]{{16}}-{_GENERATION_PREFIX}{_HASH}")  # on its way out
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _READABLE_LENGTH = 64
 

@@ -1,25 +1,29 @@
 """A generation, opened: its ledgers, its bytes compared with them, its rows.
 
-What is opened keeps its generation on the disk. The columns of a `Dataset` are views of memory
-maps, and each map refers to the lease: so the lease lasts as long as any dataset, table or array
-that was made from them, whatever became of the `Dataset` itself.
+What is opened keeps its generation on the disk: the tables of a `Dataset` and a `TokenDataset`
+refer to the lease. So it lasts as long as any dataset that was made from them, in any process.
 """
 
 from __future__ import annotations
 
-import weakref
+import contextlib
+import errno
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
+from easydata._fs import storage_errors
 from easydata._units import parse_bytes
 from easydata.cache.datasets.entry import Held
-from easydata.cache.datasets.leases import Lease
+from easydata.cache.datasets.leases import Lease, Replays
+from easydata.cache.datasets.parquet import as_written
 from easydata.dataset import TokenDataset
 from easydata.errors import CorruptShardError, DatasetError, NotADatasetError
+from easydata.fingerprint import fingerprint_bytes
 from easydata.format.checksums import block_checksums
 from easydata.format.features import HUGGINGFACE_KEY
 from easydata.format.ledger import Ledger
@@ -27,6 +31,7 @@ from easydata.format.mapping import map_file
 
 __all__ = ["Opened"]
 
+_Verify = Literal["lazy", "never"]
 _DECODED_BYTES = parse_bytes("1GiB", name="cache_bytes")  # as open_dataset
 
 
@@ -37,6 +42,31 @@ class _EntryLedger(Ledger):
 
     def repair_command(self, directory: Path) -> str:  # noqa: ARG002
         return self.remedy
+
+
+class _CachedTokens(TokenDataset):
+    """Tokens whose files stay as long as it, its copies and what was unpickled live."""
+
+    def __init__(
+        self, directory: Path, ledger: _EntryLedger, name: str, verify: _Verify, lease: Lease
+    ) -> None:
+        """
+        Args:
+            directory: of its shards, which are opened when they are first read.
+            ledger: of the shards.
+            name: file name of the ledger.
+            verify: as for `open_dataset`.
+            lease: of the generation.
+        """
+        super().__init__(directory, ledger, verify=verify, cache_bytes=_DECODED_BYTES)
+        self._parts = (directory, name, ledger.remedy, verify, lease)
+
+    def __reduce__(self) -> tuple[Callable[..., TokenDataset], tuple[Any, ...]]:
+        return _reopen, self._parts
+
+
+def _reopen(directory: Path, name: str, remedy: str, verify: _Verify, lease: Lease) -> TokenDataset:
+    return _CachedTokens(directory, _open_ledger(directory, name, remedy), name, verify, lease)
 
 
 class Opened:
@@ -60,17 +90,13 @@ class Opened:
         self.lease = held.lease
         self._directories: dict[str, Path] = {}
         self._ledgers: dict[str, _EntryLedger] = {}
+        remedy = (
+            f"DatasetCache({str(held.folder.parents[1])!r}).invalidate({held.record.key!r}), "
+            "then put it."
+        )
         for split, name in held.record.ledgers.items():
             self._directories[split] = directory = held.folder / split
-            try:
-                ledger = _EntryLedger.open(directory / name)
-            except FileNotFoundError:
-                raise CorruptShardError(f"Ledger {directory / name} is missing.") from None
-            ledger.remedy = (
-                f"DatasetCache({str(held.folder.parents[1])!r}).invalidate({held.record.key!r}), "
-                "then put it."
-            )
-            self._ledgers[split] = ledger
+            self._ledgers[split] = ledger = _open_ledger(directory, name, remedy)
             for shard in range(ledger.num_shards):
                 self._check_size(directory / ledger.shard_name(shard), ledger.shard_bytes[shard])
 
@@ -84,11 +110,19 @@ class Opened:
 
         Raises:
             CorruptShardError: the first difference.
+            StorageError: a file cannot be read.
         """
+        for name, expected in self.record.files.items():
+            path = self.folder / name
+            with _reading(path):
+                if fingerprint_bytes(path.read_bytes()) != expected:
+                    raise CorruptShardError(f"{path} is damaged: it does not match its checksum.")
         for split, ledger in self._ledgers.items():
             for shard in range(ledger.num_shards):
                 path = self._directories[split] / ledger.shard_name(shard)
-                if not np.array_equal(_checksums(path, ledger, shard), _expected(ledger, shard)):
+                with _reading(path):
+                    found = _checksums(path, ledger, shard)
+                if not np.array_equal(found, _expected(ledger, shard)):
                     raise CorruptShardError(
                         f"Shard {path} is damaged: its bytes do not match their checksums."
                     )
@@ -129,33 +163,35 @@ class Opened:
                 f"The dataset {self.record.key!r} cannot be opened as tokens: "
                 f"{ledger.metadata['why_no_tokens']}. Use get, or tokenize it with easydata.build."
             )
-        dataset = TokenDataset(
+        return _CachedTokens(
             self._directories[split or ""],
             ledger,
-            verify="never" if checked else "lazy",
-            cache_bytes=_DECODED_BYTES,
+            self.record.ledgers[split or ""],
+            "never" if checked else "lazy",
+            self.lease,
         )
-        # Its shards are opened when they are first read.
-        weakref.finalize(dataset, self.lease.close).atexit = False
-        return dataset
 
     def _load_split(self, split: str) -> Any:
         import datasets
-        from datasets.table import InMemoryTable, concat_tables
+        from datasets.table import InMemoryTable, MemoryMappedTable, concat_tables
 
         ledger, directory = self._ledgers[split], self._directories[split]
         paths = [directory / ledger.shard_name(shard) for shard in range(ledger.num_shards)]
-        read = _read_parquet if ledger.metadata["shard_format"] == "parquet" else _read_ipc
-        is_mapped = ledger.metadata["compression"] == "none"
-        try:
-            if is_mapped:
-                table = concat_tables([_map_ipc(path, self.lease) for path in paths])
+        with _reading(directory):
+            if ledger.metadata["shard_format"] == "parquet":
+                parts = [_read_parquet(path, ledger.schema) for path in paths]
             else:
-                # Not a MemoryMappedTable, which is pickled by its path: nothing would tell how
-                # long that must stay, as these columns view no map.
-                table = InMemoryTable(pa.concat_tables([read(path) for path in paths]))
-        except (pa.ArrowException, OSError) as error:
-            raise CorruptShardError(f"The shards in {directory} cannot be read: {error}") from error
+                parts = [_read_ipc(path) for path in paths]
+        if ledger.metadata["compression"] == "none":
+            history = Replays(self.lease)
+            table = concat_tables(
+                [
+                    MemoryMappedTable(part, str(path), history)
+                    for part, path in zip(parts, paths, strict=True)
+                ]
+            )
+        else:
+            table = InMemoryTable(pa.concat_tables(parts))
         if table.num_rows != ledger.first_rows[-1]:
             raise CorruptShardError(
                 f"The shards in {directory} have {table.num_rows} rows, not the "
@@ -170,14 +206,41 @@ class Opened:
 
     @staticmethod
     def _check_size(path: Path, expected: int) -> None:
-        try:
+        with _reading(path):
             size = path.stat().st_size
-        except FileNotFoundError:
-            raise CorruptShardError(f"Shard {path} is missing.") from None
         if size != expected:
             raise CorruptShardError(
                 f"Shard {path} has {size} bytes, not the {expected} that were written."
             )
+
+
+def _open_ledger(directory: Path, name: str, remedy: str) -> _EntryLedger:
+    path = directory / name
+    with _reading(path):
+        ledger = _EntryLedger.open(path)
+    ledger.remedy = remedy
+    return ledger
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """
+    Raises:
+        CorruptShardError: the block found no file, or not what was written.
+        StorageError: the system failed otherwise.
+    """
+    with storage_errors(path, "read"):
+        try:
+            yield
+        except (FileNotFoundError, NotADirectoryError):
+            raise CorruptShardError(f"{path} is missing.") from None
+        except pa.ArrowMemoryError:
+            raise
+        except (pa.ArrowException, OSError) as error:
+            # Arrow's own, about the content, have no number.
+            if getattr(error, "errno", None) not in (None, errno.EISDIR):
+                raise
+            raise CorruptShardError(f"{path} cannot be read: {error}") from error
 
 
 def _checksums(path: Path, ledger: Ledger, shard: int) -> Any:
@@ -192,22 +255,13 @@ def _expected(ledger: Ledger, shard: int) -> Any:
     return ledger.checksums[slice(*ledger.first_blocks[shard : shard + 2].tolist())]
 
 
-def _map_ipc(path: Path, lease: Lease) -> Any:
-    from datasets.table import MemoryMappedTable
-
-    data = map_file(path)
-    # A buffer refers to its base, and every array to its buffers.
-    held = pa.foreign_buffer(data.address, data.size, base=(data, lease))
-    return MemoryMappedTable(pa.ipc.open_stream(held).read_all(), str(path))
-
-
 def _read_ipc(path: Path) -> pa.Table:
     return pa.ipc.open_stream(map_file(path)).read_all()
 
 
-def _read_parquet(path: Path) -> pa.Table:
+def _read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
     import pyarrow.parquet as pq
 
     file = pq.ParquetFile(pa.BufferReader(map_file(path)), page_checksum_verification=True)
     metadata = {HUGGINGFACE_KEY: file.schema_arrow.metadata[HUGGINGFACE_KEY]}
-    return file.read().replace_schema_metadata(metadata)
+    return as_written(file.read(), schema).replace_schema_metadata(metadata)

@@ -30,6 +30,8 @@ class Record:
         expires: from when on it is not used any more: nanoseconds since 1970.
         metadata: what it was made from, as it was put.
         ledgers: file name of the ledger by split, in order; by "" where there are no splits.
+        files: XXH3-128 of what `datasets.load_from_disk` reads beside the shards, by path in the
+            generation's folder.
     """
 
     key: str
@@ -38,6 +40,7 @@ class Record:
     expires: int
     metadata: CacheMetadata | None
     ledgers: Mapping[str, str]
+    files: Mapping[str, str]
 
     def to_bytes(self) -> bytes:
         """The file's content.

@@ -6,29 +6,47 @@ import contextlib
 import errno
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from easydata._fs import storage_errors
 from easydata.cache import clock
 from easydata.cache.clock import deadline
 from easydata.cache.datasets.entry import Entry, Held
 from easydata.cache.datasets.inputs import read_rows, split_input
+from easydata.cache.datasets.leases import Lease, settle
 from easydata.cache.datasets.names import ENTRY, entry_name
 from easydata.cache.datasets.opening import Opened
 from easydata.cache.datasets.record import Record
 from easydata.cache.datasets.writing import write_dataset
 from easydata.cache.stats import Counters
 from easydata.cache.stored_metadata import pack
-from easydata.errors import CorruptShardError, DatasetError, NotADatasetError, StorageError
+from easydata.errors import (
+    CorruptShardError,
+    DatasetError,
+    FormatVersionError,
+    NotADatasetError,
+    StorageError,
+)
+from easydata.fingerprint import fingerprint_bytes
 from easydata.format.codecs import Codec, resolve_format
-from easydata.format.directory import write_splits
+from easydata.format.directory import INFO_FILE, SPLITS_FILE, STATE_FILE, write_splits
 from easydata.metadata import CacheMetadata
 
-__all__ = ["DatasetStore", "is_expired"]
+__all__ = ["DatasetStore", "Draft", "is_expired"]
 
 _log = logging.getLogger("easydata")
+
+
+class Draft(NamedTuple):
+    """A generation that is being written."""
+
+    key: str
+    parts: dict[str, object]
+    metadata: CacheMetadata | None
+    folder: Path
+    lease: Lease
 
 
 class DatasetStore:
@@ -71,12 +89,21 @@ class DatasetStore:
 
     def entries(self) -> list[Entry]:
         """All folders that may be those of keys."""
-        try:
-            with os.scandir(self._root) as items:
-                names = [item.name for item in items if ENTRY.fullmatch(item.name)]
-        except FileNotFoundError:
-            return []
+        with storage_errors(self._root, "read"):
+            try:
+                with os.scandir(self._root) as items:
+                    names = [item.name for item in items if ENTRY.fullmatch(item.name)]
+            except FileNotFoundError:
+                return []
         return [Entry(self._root / name) for name in sorted(names)]
+
+    def records(self) -> list[Record]:
+        """All that count and are not expired; those that cannot be read are left out."""
+        found = []
+        for entry in self.entries():
+            with contextlib.suppress(FormatVersionError, StorageError):
+                found.append(self.record(entry))
+        return [record for record in found if record is not None]
 
     def record(self, entry: Entry) -> Record | None:
         """What counts, if it is there and not expired."""
@@ -116,6 +143,18 @@ class DatasetStore:
             self._checked[key] = held.record.generation
         return opened
 
+    def check_all(self) -> None:
+        """Compare the bytes of everything that counts with their checksums.
+
+        Raises:
+            CorruptShardError: something is damaged.
+        """
+        for entry in self.entries():
+            with contextlib.suppress(FormatVersionError):  # whoever asks for it is told
+                held = entry.hold()
+                if held is not None and not is_expired(held.record):
+                    self.open(held.record.key, held)
+
     def find(
         self,
         key: str,
@@ -148,36 +187,68 @@ class DatasetStore:
             self.counters.misses += found is None
         return found
 
-    def write(self, key: str, dataset: Any, metadata: CacheMetadata | None) -> Opened:
-        """Write a new generation and let it count. Raises as `DatasetCache.put` does."""
+    def begin(self, key: str, dataset: Any, metadata: CacheMetadata | None) -> Draft:
+        """Prepare a new generation; nothing of `dataset` is read yet.
+
+        Raises:
+            UsageError: it is nothing that can be stored.
+            UnsupportedValueError: the metadata would not come back as it is.
+            StorageError: nothing can be written.
+        """
         self.require_writable()
         pack(metadata)  # so that one that cannot be stored fails before anything is written
         parts = split_input(dataset)
+        return Draft(key, parts, metadata, *self.entry(key).begin())
+
+    def finish(self, draft: Draft) -> Opened:
+        """Write a new generation and let it count. Raises as `DatasetCache.put` does."""
+        key, parts, metadata, folder, lease = draft
         entry = self.entry(key)
-        folder, lease = entry.begin()
         try:
             ledgers = self._write_parts(folder, parts, metadata)
             stamp = clock.now()
             expires = deadline(stamp, self._expiry_seconds)
-            record = Record(key, folder.name, stamp, expires, metadata, ledgers)
+            files = _fingerprints(folder, ledgers)
+            record = Record(key, folder.name, stamp, expires, metadata, ledgers, files)
             entry.publish(folder, record)
         except BaseException:  # also Ctrl-C: what nobody will finish goes at once
             lease.close()
             entry.collect()
             raise
+        settle()
         entry.collect()
         self.counters.writes += 1
         return Opened(Held(folder, record, lease))
 
+    def invalidate(self, key: str | None) -> None:
+        """Let one key or all keys have nothing, and delete what nobody reads.
+
+        Raises:
+            StorageError: the folder is read-only.
+        """
+        self.require_writable()
+        settle()
+        for entry in self.entries() if key is None else [self.entry(key)]:
+            entry.withdraw()
+            entry.collect(damaged=True)
+
     def collect(self) -> None:
         """Delete what killed processes left, what is expired, and what nobody reads any more."""
-        for entry in self.entries():
-            # It can be done as well by whoever puts next, and has leave to write.
-            with contextlib.suppress(DatasetError, StorageError):
-                record = entry.record()
-                if record is not None and is_expired(record):
-                    entry.withdraw(record.generation)
-            entry.collect()
+        settle()
+        # It can be done as well by whoever puts next, and has leave to read and write.
+        with contextlib.suppress(StorageError):
+            for entry in self.entries():
+                with contextlib.suppress(DatasetError, StorageError):
+                    record = entry.record()
+                    if record is not None and is_expired(record):
+                        entry.withdraw(record.generation)
+                entry.collect()
+
+    def prepare(self) -> None:
+        """Make the folder, which the lock file of a flight needs, if that can be."""
+        if not self._readonly:
+            with contextlib.suppress(OSError):  # what is computed is returned nevertheless
+                self._root.mkdir(parents=True, exist_ok=True)
 
     def require_writable(self) -> None:
         """
@@ -216,6 +287,18 @@ class DatasetStore:
         if not self._readonly:
             with contextlib.suppress(StorageError):
                 Entry(held.folder.parent).set_aside(held.record.generation)
+
+
+def _fingerprints(folder: Path, splits: Collection[str]) -> dict[str, str]:
+    """Of what `datasets.load_from_disk` reads beside the shards, by path in the folder."""
+    paths = [folder / split / name for split in splits for name in (STATE_FILE, INFO_FILE)]
+    if "" not in splits:
+        paths.append(folder / SPLITS_FILE)
+    with storage_errors(folder, "read"):
+        return {
+            path.relative_to(folder).as_posix(): fingerprint_bytes(path.read_bytes())
+            for path in paths
+        }
 
 
 def is_expired(record: Record) -> bool:

@@ -15,6 +15,7 @@ import pyarrow as pa
 from easydata._fs import storage_errors
 from easydata.cache.datasets.content import ContentHasher
 from easydata.cache.datasets.inputs import Rows
+from easydata.cache.datasets.parquet import ParquetTypes
 from easydata.format.arrays import count_values, empty_batch
 from easydata.format.codecs import Codec, ShardFormat
 from easydata.format.directory import TOKENS, write_state
@@ -51,14 +52,17 @@ def write_dataset(
 
     Raises:
         StorageError: the disk is full, or fails.
-        UsageError: rows do not fit the features.
+        UsageError: rows do not fit the features, or Parquet cannot hold them.
     """
     features = rows.features.to_dict()
     shards = _ShardFiles(folder, rows.schema, _header(features, metadata), codec, shard_format)
     content = ContentHasher(features)
     tokens = _TokenColumn(rows.schema)
+    parquet = ParquetTypes(rows.schema) if shard_format == "parquet" else None
     try:
         for batch in _regroup(rows.batches):
+            if parquet is not None:
+                parquet.check(batch)
             content.update(batch)
             shards.write(batch, tokens.count(batch))
         entries = shards.finish(content.fingerprint())

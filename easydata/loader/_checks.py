@@ -1,0 +1,121 @@
+"""Checks of arguments that several modules of the loader share."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from easydata.errors import UsageError
+
+__all__ = [
+    "check_count",
+    "check_lengths",
+    "check_numbers",
+    "check_pad_id",
+    "check_seed",
+    "has_all",
+    "whole_number",
+]
+
+_MAX_TOKENS = 1 << 62
+
+
+def whole_number(value: Any) -> int | None:
+    """The value as `int` if it is a whole number of any type, NumPy's too; else None.
+
+    Truth values are no numbers here.
+
+    >>> whole_number(np.uint8(7)), whole_number(7.0), whole_number(True)
+    (7, None, None)
+    """
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
+
+
+def check_count(value: object, name: str, *, least: int = 1) -> int:
+    """The value as `int`.
+
+    Raises:
+        UsageError: it is no whole number, or below `least`.
+    """
+    found = whole_number(value)
+    if found is None or found < least:
+        raise UsageError(f"{name} is {value!r}; it must be a whole number from {least} up.")
+    return found
+
+
+def check_seed(seed: object) -> int:
+    """The seed as `int`.
+
+    Raises:
+        UsageError: it is no whole number from 0 to 2^64 - 1.
+    """
+    found = whole_number(seed)
+    if found is None or not 0 <= found < 1 << 64:
+        raise UsageError(f"seed is {seed!r}; it must be a whole number from 0 to 2^64 - 1.")
+    return found
+
+
+def check_pad_id(pad_id: object, dtype: np.dtype[Any]) -> int:
+    """The pad id as `int`.
+
+    Raises:
+        UsageError: it is not a whole number that `dtype` can hold.
+    """
+    found = check_count(pad_id, "pad_token_id", least=0)
+    if found > np.iinfo(dtype).max:
+        raise UsageError(
+            f"pad_token_id is {found}, but the tokens are stored as {dtype.name}, which ends at "
+            f"{np.iinfo(dtype).max}; choose a smaller id or build with a wider token type."
+        )
+    return found
+
+
+def check_lengths(lengths: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """int64[documents]: the lengths of documents, not copied if they have this type already.
+
+    Raises:
+        UsageError: they are no whole numbers in one dimension, one is negative, or they add up to
+            more than 2^62.
+    """
+    try:
+        given = np.asarray(lengths)
+    except ValueError as error:  # lists of several lengths
+        raise UsageError(
+            f"the lengths are no array: {error}; give one whole number each."
+        ) from None
+    if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
+        raise UsageError(
+            f"the lengths are {given.dtype.name} in {given.ndim} dimensions; give one whole "
+            "number per document."
+        )
+    if len(given) and given.min() < 0:
+        document = int(given.argmin())
+        raise UsageError(f"document {document} has length {given[document]}; lengths start at 0.")
+    total = given.sum(dtype=np.float64)  # which cannot wrap
+    if total > _MAX_TOKENS:
+        raise UsageError(f"the lengths add up to about {total:.3g}; at most 2^62 can be packed.")
+    return given.astype(np.int64, copy=False)
+
+
+def check_numbers(numbers: npt.NDArray[np.integer[Any]], count: int, what: str) -> None:
+    """Refuse numbers outside 0 to `count`.
+
+    Raises:
+        IndexError: one is outside; the message calls it `what`.
+    """
+    if len(numbers) and (numbers.min() < 0 or numbers.max() >= count):
+        bad = numbers[(numbers < 0) | (numbers >= count)][0]
+        raise IndexError(f"{what} {bad} of {count}")
+
+
+def has_all(value: object, *names: str) -> bool:
+    """True if the value has all these attributes."""
+    return all(hasattr(value, name) for name in names)

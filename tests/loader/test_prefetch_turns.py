@@ -1,0 +1,69 @@
+"""The reader runs whenever a thread that reads ahead lets go of their lock."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+
+from easydata.loader import prefetch
+from easydata.loader.prefetch import Prefetcher, to_device
+
+
+class Turns(threading.Condition):
+    """After every notification, its thread goes on only when the reader waits or has left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._reader = threading.current_thread()
+        self._is_done = threading.Event()
+        self._is_done.set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if threading.current_thread() is self._reader:
+            self._is_done.set()
+        return super().wait(timeout)
+
+    def notify_all(self) -> None:
+        if threading.current_thread() is not self._reader:
+            self._is_done.clear()
+        super().notify_all()
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        if threading.current_thread() is self._reader:
+            self._is_done.set()
+        else:
+            assert self._is_done.wait(60)
+
+
+def items_that_break() -> Iterator[int]:
+    yield 1
+    raise KeyError("two")
+
+
+def test_an_error_of_the_items_is_never_taken_for_their_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        prefetch, "threading", SimpleNamespace(**{**vars(threading), "Condition": Turns})
+    )
+    ahead = Prefetcher(abs, items_that_break(), workers=1, buffer_size=2)
+    assert next(ahead) == 1
+    with pytest.raises(KeyError, match="two"):
+        next(ahead)
+    assert list(Prefetcher(abs, range(5), workers=1, buffer_size=2)) == list(range(5))
+
+
+def test_the_device_is_one_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    # On the second of two hosts.
+    jax = SimpleNamespace(
+        devices=lambda: ["other host's", "mine"],
+        local_devices=lambda: ["mine"],
+        device_put=lambda array, device: (array, device),
+    )
+    monkeypatch.setitem(sys.modules, "jax", jax)
+    assert to_device({"input_ids": 5}) == {"input_ids": (5, "mine")}  # type: ignore[dict-item]
