@@ -12,6 +12,7 @@ import os
 import pickle
 import socket
 import sys
+import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -161,7 +162,10 @@ class RayEngine:
             }
         _check_reachable(address)
         try:
-            ray.init(address, **options)
+            with warnings.catch_warnings():
+                # Ray forks to start its programs, and runs nothing else in the child.
+                warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
+                ray.init(address, **options)
         except ConnectionError as error:
             raise _no_answer(address, error) from error
         self._is_ours = True
