@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import shutil
 import tempfile
 import threading
@@ -45,25 +46,31 @@ class HeldDatasets:
             while len(self._held) > capacity:
                 old_path, (_, old) = self._held.popitem(last=False)
                 if self._delete:
-                    weakref.finalize(old, self._remove, old_path)
+                    weakref.finalize(old, self._remove, old_path, os.getpid())
                 del old
         return held[1]
 
-    def _remove(self, path: Path) -> None:
+    def _remove(self, path: Path, owner: int) -> None:
         # It may have been made and held again since.
         if path not in self._held:
-            shutil.rmtree(path, ignore_errors=True)
+            _delete(path, owner)
 
 
 def temporary_folder() -> Path:
     """A new folder for data of this process; it is deleted at exit, if not before."""
     folder = Path(tempfile.mkdtemp(prefix="easydata-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(_delete, folder, os.getpid())
     return folder
 
 
 def open_temporary(path: Path) -> TokenDataset:
     """The dataset at `path`, which is deleted when nothing refers to the result any more."""
     dataset = open_dataset(path)
-    weakref.finalize(dataset, shutil.rmtree, path, ignore_errors=True)
+    weakref.finalize(dataset, _delete, path, os.getpid())
     return dataset
+
+
+def _delete(path: Path, owner: int) -> None:
+    # A forked child ends, too, and what it has inherited is not its own.
+    if os.getpid() == owner:
+        shutil.rmtree(path, ignore_errors=True)

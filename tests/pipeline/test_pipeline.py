@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import subprocess
+import sys
 from collections import Counter
 
 import numpy as np
@@ -294,3 +296,30 @@ def test_the_command_runs_a_file(tmp_path, files, capsys):
     path.write_text(json.dumps({**config, "tokenise": {}}))
     assert main(["run", str(path)]) == 2
     assert "did you mean tokenize?" in capsys.readouterr().err
+
+
+FORKS = """
+import atexit, os, sys
+import easydata as ed
+
+tokens = ed.create_pipeline(
+    sys.argv[1],
+    "bytes",
+    cache={"enabled": False},
+    streaming=False,
+    observability={"progress_enabled": False},
+).source().build()
+child = os.fork()
+if not child:
+    atexit._run_exitfuncs()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+assert len([row for row in tokens]) == 40
+path = tokens.path
+del tokens
+assert not path.exists()
+"""
+
+
+def test_a_forked_child_deletes_nothing_of_its_parent(files):
+    subprocess.run([sys.executable, "-c", FORKS, str(files["a"])], check=True)
