@@ -160,6 +160,8 @@ class DatasetConfig(Config):
         additional_fields: other fields to keep. (None)
         format_callback: a function from a row to a row, called before everything else; it can
             only be set in Python. (None)
+        format_version: names what `format_callback` does, in place of a look at its code; to be
+            changed whenever its results change. (None)
         format_fields: new names of fields, by their old names. (None)
         shard_column: rows with the same value in this field go to the same of `num_shards`
             files. (None)
@@ -181,11 +183,18 @@ class DatasetConfig(Config):
     content_field: Text = "text"
     additional_fields: Names | None = None
     format_callback: Annotated[Callable[[dict[str, Any]], Any], _callback] | None = None
+    format_version: Text | None = None
     format_fields: Renaming | None = None
     shard_column: Text | None = None
     num_shards: Count | None = None
 
     def _contradictions(self, right: Callable[..., bool]) -> Iterable[str]:
+        is_known = right("format_callback", "format_version")
+        if is_known and self.format_version is not None and self.format_callback is None:
+            yield (
+                f"format_version is {self.format_version!r}, but there is no format_callback; set "
+                "it, or leave the version out."
+            )
         if right("shard_column", "num_shards") and self.shard_column and self.num_shards is None:
             yield (
                 f"num_shards is None, but shard_column is {self.shard_column!r}; say how many "

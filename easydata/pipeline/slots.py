@@ -70,14 +70,14 @@ def find_slot(dataset: DatasetConfig, arguments: Mapping[str, Any], folder: Path
         for name, value in arguments.items()
         if name not in (*_IGNORED, "tokenizer", "transform")
     }
-    transform = arguments["transform"]
+    transform, version = arguments["transform"], arguments["transform_version"]
     identity = fingerprint_json(
         {
             **shaping,
             "data": _named(dataset.data_files),
             "split": [dataset.type, dataset.split, dataset.dataset_split_name],
             "tokenizer": _tokenizer_identity(arguments),
-            "transform": transform and identify_function(transform).fingerprint,
+            "transform": transform and identify_function(transform, version=version).fingerprint,
         }
     )
     name = _UNSAFE.sub("-", str(dataset.name)).strip(".") or "dataset"

@@ -61,6 +61,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "content_field": "text",
         "additional_fields": None,
         "format_callback": None,
+        "format_version": None,
         "format_fields": None,
         "shard_column": None,
         "num_shards": None,

@@ -99,6 +99,7 @@ WRONG: list[tuple[type[Config], dict[str, Any], str]] = [
     (DatasetConfig, {"format_fields": {"a": "x", "b": "x"}}, "calls both 'a' and 'b' 'x'; give"),
     (DatasetConfig, {"format_fields": {"a": 1}}, "format_fields.a is 1; it must be text."),
     (DatasetConfig, {"format_fields": ["a"]}, "format_fields is ['a']; it must be a mapping of"),
+    (DatasetConfig, {"format_version": "1"}, "format_version is '1', but there is no format_cal"),
     (DatasetConfig, {"shard_column": "a"}, "num_shards is None, but shard_column is 'a'; say how"),
     (SourceStageConfig, {"cloud_max_retries": -1}, "is -1; it must be a whole number from 0 up."),
     (SourceStageConfig, {"cloud_retry_delay": -0.1}, "is -0.1; it must be a number from 0 up."),

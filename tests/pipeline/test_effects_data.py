@@ -225,6 +225,21 @@ def _(case):
     assert case.ids(dataset={"format_callback": shout})[1] == ord_of(words("a", 2)[1].upper())
 
 
+@effect("DatasetConfig.format_version")
+def _(case):
+    with (case.folder / "a.jsonl").open() as file:
+
+        def remembers(row: dict[str, Any]) -> dict[str, Any]:
+            return {**row, "text": row["text"] if file.readable() else ""}
+
+        given = {"format_callback": remembers}
+        with pytest.raises(ed.UsageError, match="a file"):
+            case.ids(dataset=given)
+        for version in ("1", "1", "2"):
+            case.ids(dataset={**given, "format_version": version})
+    assert len(case.counting.texts) == 80
+
+
 @effect("DatasetConfig.format_fields")
 def _(case):
     renamed = {"format_fields": {"body": "words"}, "content_field": "words"}
