@@ -93,10 +93,10 @@ def test_ctrl_c_ends_everything(folder, workers):
         "import easydata as ed, sys\n"
         "from hanging import encode\n"
         "from importlib import import_module\n"
-        "run = import_module('easydata.build.run')\n"
+        "prepare = import_module('easydata.build.prepare')\n"
         "from easydata.cli import main\n"
         "tokenizer = ed.CallableTokenizer(encode, vocab_size=9, identity='hangs', eos_id=0)\n"
-        "run.load_tokenizer = lambda *args, **kwargs: tokenizer\n"
+        "prepare.load_tokenizer = lambda *args, **kwargs: tokenizer\n"
         "raise SystemExit(main(sys.argv[1:]))\n"
     )
     words = ["build", "in.jsonl", "--tokenizer", "any", "--out", "out", "--workers", str(workers)]
