@@ -64,7 +64,7 @@ def test_the_same_bytes_read_as_another_type_are_no_hit(tmp_path: Path) -> None:
         path.write_text('{"text": "one"}\n{"text": "two"}\n')
     out = tmp_path / "out"
     assert len(ed.build(lines, tokenizer="bytes", out=out)) == 2
-    with pytest.raises(ed.OutputExistsError, match="other rows"):
+    with pytest.raises(ed.OutputExistsError, match=r"read in another way: \.jsonl → \.txt"):
         ed.build(text, tokenizer="bytes", out=out)
     assert len(ed.build(text, tokenizer="bytes", out=out, overwrite=True)) == 1
 

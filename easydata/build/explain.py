@@ -38,8 +38,8 @@ def explain(
 
     Only what is given is compared, as if all else were passed as it was then. Nothing is written.
 
-    >>> explain("cache/corpus", tokenizer="new/tokenizer.json")  # doctest: +SKIP
-    ['tokenizer changed: vocab 32000 → 32001']
+    So `explain("cache/corpus", tokenizer="new/tokenizer.json")` may give
+    `["tokenizer changed: vocab 32000 → 32001"]`.
 
     Args:
         path: a dataset directory, or one of splits.

@@ -41,9 +41,7 @@ __all__ = ["Pipeline"]
 class Pipeline:
     """Tokenizes, caches, mixes, packs, saves and loads what a configuration names.
 
-    >>> loader = (                                         # doctest: +SKIP
-    ...     Pipeline.from_config("pipeline.yaml").source().tokenize().pack().load().build()
-    ... )
+    For example `Pipeline.from_config("pipeline.yaml").source().tokenize().pack().load().build()`.
 
     `source()` comes first; the other stages may be left out, and each may be given a
     configuration in place of the pipeline's. A stage that is not called but needed runs as the

@@ -73,7 +73,7 @@ def safe_name(name: str) -> str:
     """A name for a folder; names that differ have folders that differ.
 
     >>> safe_name("wiki"), safe_name("a/b")
-    ('wiki', 'a-b-f0a2d5e5')
+    ('wiki', 'a-b-5745aec9')
     """
     made = _UNSAFE.sub("-", name).strip(".")
     return made if made == name else f"{made or 'dataset'}-{fingerprint_strings([name])[:8]}"

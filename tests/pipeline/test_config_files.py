@@ -179,7 +179,7 @@ def test_plain_data_is_plain_and_short(config: PipelineConfig) -> None:
 def test_what_no_file_can_hold(tmp_path: Path) -> None:
     config = PipelineConfig(
         [
-            DatasetConfig([{"text": "a"}], format_callback=print),
+            DatasetConfig([{"text": "a"}], format_callback=dict.copy),
             DatasetConfig("a", tokenizer=TokenizerConfig(object())),
         ],
         default_tokenizer=object(),
@@ -192,7 +192,7 @@ def test_what_no_file_can_hold(tmp_path: Path) -> None:
     kept_out = "keep it out of files: set it in Python, with dataclasses.replace."
     assert str(caught.value).replace("PipelineConfig.", "").splitlines() == [
         f"datasets[0].data_files[0] is of type dict, {cannot}",
-        f"datasets[0].format_callback is of type builtin_function_or_method, {cannot}",
+        f"datasets[0].format_callback is of type method_descriptor, {cannot}",
         f"datasets[1].tokenizer.name_or_path is of type object, {cannot}",
         f"default_tokenizer is of type object, {cannot}",
         f"source.storage_options.a[0] is nan, {cannot}",
