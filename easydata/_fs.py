@@ -133,7 +133,7 @@ def exclusive(lock_path: Path, *, on_wait: str) -> Iterator[None]:
     with storage_errors(lock_path, "lock"):
         try:
             _acquire(lock, lock_path.parent, on_wait)
-        except NotImplementedError:
+        except NotImplementedError:  # what filelock raises there
             warnings.warn(
                 f"The file system of {lock_path.parent} has no locks; "
                 "two processes that write there at once will both do the work.",

@@ -154,12 +154,12 @@ def check_options(
         part_bytes=part_bytes,
         min_tokens=min_tokens,
         max_length=max_length,
-        padding=padding,  # type: ignore[arg-type]
+        padding=padding,  # type: ignore[arg-type]  # it was checked above
         attention_mask=attention_mask,
         batch_size=batch_size,
         limit=limit,
         skip_bad=on_error == "skip",
-        hash_fn=hash_fn,  # type: ignore[arg-type]
+        hash_fn=hash_fn,  # type: ignore[arg-type]  # likewise
         splits=_check_splits(splits),
     )
 

@@ -185,7 +185,7 @@ class PackStageConfig(Config):
     Attributes:
         enabled: pack rows by `strategy`; False cuts the stream of all rows into samples. (False)
         seq_length: tokens in a sample. (2048)
-        eos_token_id: id between rows; None: the tokenizer's. (None)
+        eos_token_id: id that ends each row; None: the tokenizer's. (None)
         pad_token_id: id that fills samples up; None: the tokenizer's, or an error where one is
             needed. (None)
         strategy: how rows are chosen for samples. ("greedy")
@@ -215,8 +215,9 @@ class LoadStageConfig(Config):
         prefetch_enabled: read batches ahead. (True)
         prefetch_workers: threads that read ahead. (2)
         prefetch_buffer_size: batches that are read ahead at most. (4)
-        shuffle_buffer_size: samples in the shuffling window of a stream that is not cached;
-            None: what is cached is shuffled as a whole. (None)
+        shuffle_buffer_size: samples in a shuffling window, which are read one after another;
+            None: what is cached is shuffled as a whole, a stream in the windows it is packed in.
+            (None)
         drop_last: leave out the last batch if it is not full. (True)
         prefetch_to_device: put batches on the accelerator ahead. (False)
     """

@@ -150,7 +150,7 @@ class TestRefusals:
 
     def test_a_compiled_module_of_no_library(self, monkeypatch: pytest.MonkeyPatch) -> None:
         module = types.ModuleType("compiled")
-        module.__file__ = "/home/user/compiled.so"
+        module.__file__ = "/nowhere/compiled.so"
         monkeypatch.setitem(sys.modules, "compiled", module)
         with pytest.raises(UsageError, match="a compiled module of no installed library"):
             identify_function(lambda: module)

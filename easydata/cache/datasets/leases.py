@@ -32,7 +32,7 @@ from easydata.errors import NotADatasetError, StorageError
 try:
     import fcntl
 except ImportError:  # pragma: no cover - Windows
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment]  # a module, where there is one
 
 __all__ = ["Lease", "Replays", "move_unheld", "remove_unheld", "settle", "take", "unless_gone"]
 
