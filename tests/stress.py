@@ -48,9 +48,10 @@ def stress_pipelines(wanted: int = 20) -> None:
     done = 0
     while done < wanted:
         seed = secrets.randbelow(10**6)
+        print(f"seed {seed}", flush=True)
         with tempfile.TemporaryDirectory() as folder:
             done += run_with_kills(Path(folder), kills=min(wanted, 20), seed=seed)
-        print(f"seed {seed}: {done} kills in all")
+        print(f"{done} kills in all")
     print("Every byte as it should be.")
 
 

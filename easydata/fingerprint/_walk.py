@@ -137,7 +137,7 @@ class Walk(Describer):
         for name in sorted(used.attributes & _UNSEEN.keys()):
             self._refuse(f"`{name}`{mine}", _UNSEEN[name])
         own = function.__globals__
-        outer: dict[str, Any] = function.__builtins__  # type: ignore[attr-defined]
+        outer: dict[str, Any] = function.__builtins__
         label = self._namespace(own)
         for name, chains in sorted(used.loads.items()):
             where = f"the global `{name}`{mine}"

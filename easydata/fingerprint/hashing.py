@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import xxhash
 
 if TYPE_CHECKING:
-    from collections.abc import Buffer  # type: ignore[attr-defined]
+    from typing_extensions import Buffer
 
 __all__ = ["Hasher", "fingerprint_bytes", "fingerprint_json", "fingerprint_strings"]
 

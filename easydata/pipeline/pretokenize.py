@@ -130,6 +130,7 @@ def pretokenize(
     if found is not None and before is not None:
         reasons = _reasons(before, sources, identity, options, hash_fn)
         if not reasons:
+            target.tidy()
             _log.info("%s is up to date; nothing to do.", target.path)
             return _place(target)
         _log.info("%s is made anew: %s.", target.path, "; ".join(reasons))

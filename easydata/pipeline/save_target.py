@@ -47,6 +47,9 @@ class Target(Protocol):
             OutputExistsError: something is there that must not be replaced.
         """
 
+    def tidy(self) -> None:
+        """Delete what killed saves to this place left beside it."""
+
     def save(self, write: Write, *, overwrite: bool) -> None:
         """Let `write` fill an empty folder, and put what it wrote there.
 
@@ -77,7 +80,7 @@ class LocalTarget:
 
     A process that is killed leaves what was there, or nothing; between two renames of an
     `overwrite` the old result is under another name. The next save to the same place deletes
-    what it left.
+    what it left, also one that finds its result there already.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -109,11 +112,18 @@ class LocalTarget:
             known = Manifest.from_bytes(data.read_bytes(), self.path) if data.is_file() else None
         refuse_foreign(self.path, names, known, overwrite=overwrite)
 
+    def tidy(self) -> None:
+        ours = re.compile(r"(\.tmp-[0-9a-f]{16}-)+" + re.escape(self._folder.name))
+        for path in list(self._folder.parent.iterdir()):
+            if ours.fullmatch(path.name) and path.is_dir():
+                with contextlib.suppress(StorageError):  # the next one tries again
+                    remove_unheld(path, lambda: False)
+
     def save(self, write: Write, *, overwrite: bool) -> None:
         self.check(overwrite=overwrite)
         with storage_errors(self._folder, "make"):
             self._folder.parent.mkdir(parents=True, exist_ok=True)
-        self._remove_leftovers()
+        self.tidy()
         staging = self._begin()
         lease = take(staging, create=True)
         try:
@@ -151,13 +161,6 @@ class LocalTarget:
         if displaced is not None:
             shutil.rmtree(displaced, ignore_errors=True)
 
-    def _remove_leftovers(self) -> None:
-        ours = re.compile(r"(\.tmp-[0-9a-f]{16}-)+" + re.escape(self._folder.name))
-        for path in list(self._folder.parent.iterdir()):
-            if ours.fullmatch(path.name) and path.is_dir():
-                with contextlib.suppress(StorageError):  # the next one tries again
-                    remove_unheld(path, lambda: False)
-
 
 class RemoteTarget:
     """A folder of an fsspec file system. Files are made here and copied, the manifest last."""
@@ -185,6 +188,9 @@ class RemoteTarget:
         sizes = self._sizes()
         if sizes and _UNFINISHED not in sizes:
             refuse_foreign(self.path, sizes, self._read_manifest(), overwrite=overwrite)
+
+    def tidy(self) -> None:
+        """Nothing lies beside it: files are made on this machine."""
 
     def save(self, write: Write, *, overwrite: bool) -> None:
         self.check(overwrite=overwrite)

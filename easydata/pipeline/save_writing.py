@@ -123,6 +123,7 @@ def save_rows(
             }
         )
         if _is_there(target, identity):
+            target.tidy()
             _log.info("%s: %s is saved there already; nothing to do.", target.path, name)
             return target.path
     saved: list[Manifest] = []

@@ -13,7 +13,7 @@ from easydata._units import format_count
 from easydata.errors import SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Buffer  # type: ignore[attr-defined]
+    from typing_extensions import Buffer
 
 __all__ = ["CODEC_OF_SUFFIX", "Decompressed"]
 

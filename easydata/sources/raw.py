@@ -16,7 +16,7 @@ from easydata.fingerprint.files import FileStamp
 from easydata.sources.retry import RemoteFile, Retry
 
 if TYPE_CHECKING:
-    from collections.abc import Buffer  # type: ignore[attr-defined]
+    from typing_extensions import Buffer
 
 
 __all__ = ["READ_BYTES", "HashedFile", "Place", "hash_open", "read_hash"]

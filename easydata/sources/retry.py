@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from easydata.errors import SourceError, SourceNotFoundError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Buffer  # type: ignore[attr-defined]
+    from typing_extensions import Buffer
 
 __all__ = ["RemoteFile", "Retry", "check_retry"]
 

@@ -281,7 +281,10 @@ def test_a_killed_save_leaves_the_old_result_or_none(
     assert rows_after("rename", renames - 1) == 4
     assert rows_after("rename", renames) is None
     assert rows_after("fsync", syncs) == 120
-    assert len(os.listdir(folder.parent)) == 2  # the old result, which nobody deletes any more
+    assert len(os.listdir(folder.parent)) == 2  # also the old result
+    save(tokens, folder, overwrite=True, format="arrow", num_shards=2)
+    assert os.listdir(folder.parent) == ["o"], "also if the result is there already"
+    assert rows_after("fsync", syncs) == 120
     save(few, folder, overwrite=True)
     assert os.listdir(folder.parent) == ["o"]
 
