@@ -15,12 +15,19 @@ from easydata.errors import UsageError
 from easydata.fingerprint import Hasher
 from easydata.format.arrays import number_array, number_view
 from easydata.loader._checks import check_count, check_lengths
-from easydata.loader.packing_fit import Bins, Lengths, best_fit, first_fit, next_fit, pool_fit
-from easydata.loader.packing_segments import ranges
+from easydata.loader.packing_fit import (
+    Bins,
+    Lengths,
+    best_fit,
+    first_fit,
+    next_fit,
+    number_type,
+    pool_fit,
+)
 
 __all__ = ["PackingPlan", "Strategy", "check_strategy", "plan_packing"]
 
-Strategy = Literal["concat", "greedy", "pool", "first_fit", "best_fit"]
+Strategy = Literal["concat", "greedy", "pool", "first_fit", "best_fit", "pad"]
 
 _METADATA_KEY = b"easydata_packing_plan"
 _SCALARS = (
@@ -44,6 +51,8 @@ class PackingPlan:
     """A partition of a stream of tokens into pieces, grouped into samples. Made by `plan_packing`.
 
     Samples are in the order of their first piece, the pieces of a sample in that of the stream.
+    A piece takes 12 bytes and a sample 8, in memory or (see `stored_plan`) mapped from a file. The
+    arrays are read-only.
 
     Attributes:
         starts: int64[pieces], index of the first token of each piece in the stream.
@@ -141,7 +150,8 @@ def plan_packing(
             "greedy": one open sample, in the order of the stream;
             "pool": `num_packers` open samples;
             "first_fit": every sample stays open, the first that fits is taken;
-            "best_fit": the longest pieces first, each where the least room is left.
+            "best_fit": the longest pieces first, each where the least room is left;
+            "pad": every piece is a sample of its own.
             See `easydata.loader.packing_fit` for the rules and their sources.
         num_packers: open samples of "pool".
 
@@ -161,14 +171,10 @@ def plan_packing(
         )
     if strategy == "concat":
         return _cut(documents, seq_len)
-    counts = -(-documents // seq_len)  # pieces of each document
-    if counts.max() == 1:
-        sizes, starts = documents, documents.cumsum() - documents
-    else:
-        number = ranges(np.zeros_like(counts), counts)  # of the piece in its document
-        sizes = np.minimum(np.repeat(documents, counts) - number * seq_len, seq_len)
-        starts = np.repeat(documents.cumsum() - documents, counts) + number * seq_len
+    sizes = _split(documents, seq_len)
     order, first_piece = _group(_choose_samples(sizes, seq_len, strategy, num_packers))
+    starts = sizes.cumsum()
+    starts -= sizes
     return _make_plan(
         starts[order],
         sizes[order],
@@ -176,7 +182,7 @@ def plan_packing(
         seq_len=seq_len,
         strategy=strategy,
         num_documents=len(documents),
-        num_split_documents=int((counts > 1).sum()),
+        num_split_documents=int((documents > seq_len).sum()),
     )
 
 
@@ -203,29 +209,42 @@ def _stored(table: pa.Table) -> dict[str, Any]:
     return found if complete and found["num_samples"] else {}
 
 
-def _cut(documents: Lengths, seq_len: int) -> PackingPlan:
+def _split(documents: npt.NDArray[np.int64], seq_len: int) -> Lengths:
+    """int32[pieces]: of each document whole pieces of `seq_len`, then the rest."""
+    if documents.max() <= seq_len:
+        return documents.astype(np.int32)
+    ends = (-(-documents // seq_len)).cumsum()
+    sizes = np.full(ends[-1], seq_len, np.int32)
+    sizes[ends - 1] = (documents - 1) % seq_len + 1
+    return sizes
+
+
+def _cut(documents: npt.NDArray[np.int64], seq_len: int) -> PackingPlan:
     """Every `seq_len` tokens a sample; the pieces end where documents or samples end."""
     ends = documents.cumsum()
     num_tokens = int(ends[-1])
+    num_split = int(((ends - documents) // seq_len != (ends - 1) // seq_len).sum())
     cuts = np.arange(0, num_tokens, seq_len)
     starts = np.concatenate([cuts, ends[:-1]])
+    del ends  # 10^7 documents are 80 MB
     starts.sort(kind="stable")  # merges the two
     starts = starts[np.diff(starts, prepend=-1) > 0]
-    lengths = np.diff(starts, append=num_tokens)
-    first, last = (ends - documents) // seq_len, (ends - 1) // seq_len
     return _make_plan(
         starts,
-        lengths,
+        np.diff(starts, append=num_tokens).astype(np.int32),
         np.append(starts.searchsorted(cuts), len(starts)),
         seq_len=seq_len,
         strategy="concat",
         num_documents=len(documents),
-        num_split_documents=int((first != last).sum()),
+        num_split_documents=num_split,
     )
 
 
 def _choose_samples(sizes: Lengths, seq_len: int, strategy: str, num_packers: int) -> Bins:
-    """int64[pieces]: the number of the sample of each piece."""
+    """The number of the sample of each piece."""
+    kind = number_type(len(sizes))
+    if strategy == "pad":
+        return np.arange(len(sizes), dtype=kind)
     if strategy == "greedy":
         return next_fit(sizes, seq_len)
     # A piece that fills a sample goes by all others: it must not make a pool close one.
@@ -235,7 +254,7 @@ def _choose_samples(sizes: Lengths, seq_len: int, strategy: str, num_packers: in
         chosen = pool_fit(parts, seq_len, num_packers)
     else:
         chosen = (first_fit if strategy == "first_fit" else best_fit)(parts, seq_len)
-    bins = np.empty(len(sizes), np.int64)
+    bins = np.empty(len(sizes), kind)
     bins[is_part] = chosen
     num_bins = int(chosen.max()) + 1 if len(chosen) else 0
     bins[~is_part] = np.arange(num_bins, num_bins + len(sizes) - len(parts))
@@ -248,12 +267,15 @@ def _group(bins: Bins) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     Returns:
         int64[pieces], the order of the pieces; int64[samples + 1], where each sample starts in it.
     """
-    first = np.empty(int(bins.max()) + 1, np.int64)
-    first[bins[::-1]] = np.arange(len(bins))[::-1]  # of equal indices, NumPy keeps the last
+    first = np.empty(int(bins.max()) + 1, bins.dtype)
+    numbers = np.arange(len(bins), dtype=bins.dtype)
+    first[bins[::-1]] = numbers[::-1]  # of equal indices, NumPy keeps the last
+    del numbers
     rank = np.empty_like(first)
     rank[first.argsort()] = np.arange(len(first))
-    numbers = rank[bins]
-    return numbers.argsort(kind="stable"), np.append(0, np.bincount(numbers).cumsum())
+    bins = rank[bins]
+    order = bins.argsort(kind="stable")
+    return order, np.append(0, np.bincount(bins).cumsum())
 
 
 def _make_plan(
@@ -266,18 +288,17 @@ def _make_plan(
     num_documents: int,
     num_split_documents: int,
 ) -> PackingPlan:
-    small = lengths.astype(np.int32)
     hasher = Hasher(f"{seq_len} {len(first_piece)} ".encode())
-    for array in (starts, small, first_piece):
+    for array in (starts, lengths, first_piece):
         array.flags.writeable = False
         hasher.update(array.data)
     return PackingPlan(
         starts=starts,
-        lengths=small,
+        lengths=lengths,
         first_piece=first_piece,
         seq_len=seq_len,
         strategy=strategy,
-        num_tokens=int(lengths.sum()),
+        num_tokens=int(lengths.sum(dtype=np.int64)),
         num_documents=num_documents,
         num_split_documents=num_split_documents,
         fingerprint=hasher.hexdigest(),

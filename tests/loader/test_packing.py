@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,7 @@ from easydata.errors import UsageError
 from easydata.loader import packing_fit
 from easydata.loader.packing_plan import PackingPlan, plan_packing
 
-STRATEGIES = ["concat", "greedy", "pool", "first_fit", "best_fit"]
+STRATEGIES = ["concat", "greedy", "pool", "first_fit", "best_fit", "pad"]
 Piece = tuple[int, int]  # start, length
 
 
@@ -110,6 +111,8 @@ def slow_plan(
     if strategy == "concat":
         return slow_concat(lengths, seq_len)
     pieces = split(lengths, seq_len)
+    if strategy == "pad":
+        return [[piece] for piece in pieces]
     rules: dict[str, Callable[[], list[Sample]]] = {
         "greedy": lambda: slow_greedy(pieces, seq_len),
         "pool": lambda: slow_pool(pieces, seq_len, num_packers),
@@ -177,6 +180,17 @@ def test_many_documents(strategy: str, seq_len: int, longest: int) -> None:
     check(lengths, seq_len, strategy)
 
 
+@pytest.mark.parametrize("chunk", [1, 4, 16, 50])
+def test_first_fit_leaves_out_only_what_it_cannot_reach(chunk: int) -> None:
+    """Many samples wait, and each takes one more piece: first-fit gets far within a chunk."""
+    rng = np.random.default_rng(chunk)
+    lengths = [*rng.integers(33, 45, 400).tolist(), *rng.integers(16, 31, 500).tolist()]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing_fit, "_FIRST_FIT_CHUNK", chunk)
+        check(lengths, 64, "first_fit")
+        check([*lengths, *lengths[::-1]], 64, "first_fit")
+
+
 @pytest.mark.parametrize("strategy", ["greedy", "pool", "first_fit"])
 def test_more_pieces_than_one_chunk(strategy: str) -> None:
     lengths = np.random.default_rng(0).integers(1, 9, 150_000)
@@ -202,6 +216,20 @@ def test_more_pieces_than_one_chunk(strategy: str) -> None:
         assert samples_of(plan) == sorted(sample.pieces for sample in rule)
 
 
+@pytest.mark.parametrize("strategy", ["concat", "greedy", "best_fit", "pad"])
+def test_memory(strategy: str) -> None:
+    """At most 40 bytes per document beside the lengths and the plan."""
+    lengths = np.random.default_rng(0).lognormal(5.5, 1.3, 1_000_000).astype(np.int64) + 1
+    tracemalloc.start()
+    try:
+        plan = plan_packing(lengths, 2048, strategy)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    result = plan.starts.nbytes + plan.lengths.nbytes + plan.first_piece.nbytes
+    assert peak - result < 40 * len(lengths)
+
+
 def bins_of(plan: PackingPlan, lengths: list[int]) -> list[int]:
     starts = [
         end - length for end, length in zip(itertools.accumulate(lengths), lengths, strict=True)
@@ -217,6 +245,7 @@ def bins_of(plan: PackingPlan, lengths: list[int]) -> list[int]:
         ("greedy", [0, 1, 2, 3, 3, 4, 4]),
         ("first_fit", [0, 1, 2, 3, 3, 1, 4]),
         ("pool", [0, 1, 2, 3, 3, 1, 4]),
+        ("pad", [0, 1, 2, 3, 4, 5, 6]),
     ],
 )
 def test_golden(strategy: str, bins: list[int]) -> None:
@@ -310,7 +339,7 @@ def test_the_fingerprint_follows_from_the_pieces() -> None:
         ({"num_packers": True}, "num_packers is True"),
         ({"strategy": "best-fit"}, "strategy is 'best-fit'; did you mean 'best_fit'"),
         ({"strategy": "Greedy"}, "did you mean 'greedy'"),
-        ({"strategy": "zip"}, "choose one of concat, greedy, pool, first_fit, best_fit"),
+        ({"strategy": "zip"}, "choose one of concat, greedy, pool, first_fit, best_fit, pad"),
         ({"strategy": None}, "strategy is None; choose"),
         ({"lengths": [3, -2]}, "document 1 has length -2"),
         ({"lengths": [[3, 2]]}, "int64 in 2 dimensions"),
