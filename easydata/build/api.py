@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from easydata.engine import Engine
     from easydata.fingerprint import HashMode
     from easydata.format.codecs import ShardFormat
+    from easydata.loader.packing_plan import Strategy
     from easydata.sources import TextRows
 
 __all__ = ["BuildKeywords", "build"]
@@ -62,6 +63,11 @@ class BuildKeywords(TypedDict, total=False):
     pad_token: str | int | None
     attention_mask: bool
     batch_size: int | None
+    seq_len: int | None
+    pack: Strategy | None
+    shuffle: bool
+    seed: int
+    segment_ids: bool
     limit: int | None
     on_error: Literal["raise", "skip"]
     hash_fn: HashMode
@@ -134,6 +140,11 @@ def build(
     pad_token: str | int | None = None,
     attention_mask: bool = False,
     batch_size: int | None = None,
+    seq_len: int | None = None,
+    pack: Strategy | None = None,
+    shuffle: bool = False,
+    seed: int = 0,
+    segment_ids: bool = False,
     limit: int | None = None,
     on_error: Literal["raise", "skip"] = "raise",
     hash_fn: HashMode = "combined",
@@ -195,9 +206,20 @@ def build(
         max_length: cut rows to this many tokens, BOS and EOS included.
         padding: fill rows up: "longest" to the longest of each `batch_size` rows that follow each
             other, "max_length" to `max_length`.
-        pad_token: with which token or id; by default the one the tokenizer declares.
+        pad_token: with which token or id rows or samples are filled up; by default the one the
+            tokenizer declares.
         attention_mask: keep a column `attention_mask` of 1 for tokens and 0 for padding.
         batch_size: texts in one call of the tokenizer, at most; by default as many as it likes.
+        seq_len: make samples of so many tokens out of the documents, and write those as the
+            rows. The documents are kept in the folder `documents` of `out`, a dataset like any
+            other: it has the kept fields and the lineage, and other samples can be made of it
+            without tokenizing.
+        pack: how documents become samples, see `easydata.loader.packing_plan.plan_packing`; by
+            default "concat". What fills no sample at its end is left out and counted, unless
+            there is a `pad_token`; the other ways pad, and leave out nothing.
+        shuffle: write the samples in a random order.
+        seed: chooses that order, which is that of a loader's first epoch with the same seed.
+        segment_ids: keep the columns `segment_ids` and `positions` of samples.
         limit: read this many records at most.
         on_error: "skip" leaves out broken rows, counts and logs them.
         hash_fn: how a file that was read before is told from a changed one. "content" reads it.

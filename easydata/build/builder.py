@@ -27,7 +27,7 @@ from easydata.format.features import HUGGINGFACE_KEY, huggingface_metadata
 from easydata.format.ledger import METADATA_KEY, SpanEntry
 from easydata.metadata import CacheMetadata
 
-__all__ = ["run_build"]
+__all__ = ["other_rows", "run_build"]
 
 _log = logging.getLogger("easydata")
 _BAD_ROWS_SHOWN = 10
@@ -74,7 +74,7 @@ def run_build(
     build = _Build(job, work, progress, existing, reuse=reuse, only_reuse=only_reuse)
     outcome = build.run(engine)
     if only_reuse and existing is not None and build.keys != existing.part_keys:
-        raise OutputExistsError(_other_rows(job))
+        raise OutputExistsError(other_rows(job))
     if not outcome.rows:
         shutil.rmtree(work)  # there is nothing to continue from
         raise SourceError(_no_rows(job, outcome))
@@ -96,6 +96,7 @@ def run_build(
                 "transform": job.transform and job.transform.to_json(),
                 "request": request,
                 "versions": job.versions,
+                **({"within_samples": True} if job.is_within_samples else {}),
             },
             cache=CacheMetadata(
                 source_hash=fingerprint_strings(build.keys),
@@ -107,7 +108,8 @@ def run_build(
         )
         for split in job.options.split_names
     ]
-    commit(job.out, prepared, list(existing.folders.values()) if existing else [])
+    old = list(existing.folders.values()) if existing else []
+    commit(job.out, prepared, old, has_documents=False)
     return outcome
 
 
@@ -197,7 +199,7 @@ class _Build:
             if stored is None:
                 # A part that is known may still have to be made again, as those of Parquet.
                 if self._only_reuse and part.key not in self._known_keys:
-                    raise OutputExistsError(_other_rows(self._job))
+                    raise OutputExistsError(other_rows(self._job))
                 for task in pending.maker.tasks(names):
                     pending.tasks_left += 1
                     self._task_bytes.append(sum(item.block.nbytes for item in task))
@@ -307,7 +309,8 @@ class _Build:
             self._bad_shown += 1
 
 
-def _other_rows(job: BuildJob) -> str:
+def other_rows(job: BuildJob) -> str:
+    """Why a dataset is not replaced that was made from sources without an identity."""
     return (
         f"{job.out} holds a dataset of other rows. Pass --overwrite to replace it, or choose "
         "another folder with --out."

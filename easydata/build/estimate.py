@@ -21,6 +21,7 @@ _BLOCK_BYTES = 64 << 10
 _SAMPLE_BYTES = 256 << 10  # tokenized, of each source
 _RATIO_BYTES = 4 << 20  # read, of each source, to see how well it is compressed
 _PEEKED_ROWS = 1000
+_SEGMENT_BYTES = 8  # of a token in the columns that tell documents apart
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,10 @@ class BuildEstimate:
         input_bytes: raw bytes of all of them, None where one does not know.
         rows: about how many rows; None without `input_bytes`.
         tokens: about how many tokens; None without `input_bytes`.
-        output_bytes: about how large the shards are; None without `input_bytes`.
+        samples: about how many samples, with little padding; None without `input_bytes`, or where
+            documents are kept as they are.
+        output_bytes: about how large the shards are, of samples and of the documents that they
+            are made of; None without `input_bytes`.
         seconds: about how long it takes with `workers` workers; None without `input_bytes`.
         workers: worker processes.
         sampled_rows: how many rows the estimate rests on.
@@ -42,6 +46,7 @@ class BuildEstimate:
     input_bytes: int | None
     rows: int | None
     tokens: int | None
+    samples: int | None
     output_bytes: int | None
     seconds: float | None
     workers: int
@@ -54,6 +59,7 @@ def estimate(job: BuildJob, workers: int) -> BuildEstimate:
     Raises:
         EasyDataError: as the build would, for what is in the sample.
     """
+    samples = job.options.samples
     rows = tokens = encoded = 0
     raw_bytes = seconds = 0.0
     # Parquet pages are about as large as IPC bodies of the same kind.
@@ -68,11 +74,15 @@ def estimate(job: BuildJob, workers: int) -> BuildEstimate:
                 rows += batch.num_rows
                 tokens += count_values(batch.column(0))
                 encoded += sum(map(len, encode_batch(batch, codec))) - ALIGNMENT
+                if samples is not None:
+                    encoded += batch.nbytes
+                    if samples.segment_ids and codec.is_zero_copy:
+                        encoded += count_values(batch.column(0)) * _SEGMENT_BYTES
     sizes = [source.nbytes for source in job.sources]
     known = [size for size in sizes if size is not None]
     total = sum(known) if len(known) == len(sizes) else None
     if total is None or not raw_bytes:
-        return BuildEstimate(len(sizes), total, None, None, None, None, workers, rows)
+        return BuildEstimate(len(sizes), total, None, None, None, None, None, workers, rows)
     scale = total / raw_bytes
     if job.options.limit is not None and rows:
         scale = min(scale, job.options.limit / rows)
@@ -81,6 +91,7 @@ def estimate(job: BuildJob, workers: int) -> BuildEstimate:
         input_bytes=total,
         rows=round(rows * scale),
         tokens=round(tokens * scale),
+        samples=None if samples is None else round(tokens * scale / samples.seq_len),
         output_bytes=round(encoded * scale),
         seconds=seconds * scale / workers,
         workers=workers,

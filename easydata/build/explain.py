@@ -13,6 +13,7 @@ from easydata.build.existing import Existing, inspect_output
 from easydata.build.options import check_options, option_values
 from easydata.build.prepare import TOKEN_OPTIONS, transform_identity
 from easydata.build.reasons import option_differences, tokenizer_reasons, transform_reasons
+from easydata.build.sample_options import NO_SAMPLES
 from easydata.errors import NotADatasetError, UsageError
 from easydata.sources import find_sources
 from easydata.sources.sample import given_types
@@ -97,13 +98,16 @@ def _tokenizer(existing: Existing, tokenizer: Any, options: Mapping[str, Any]) -
     if new.fingerprint != recorded["tokenizer"]:
         facts = {"name": new.name, "vocab_size": new.vocab_size}
         found += tokenizer_reasons(existing, facts, new.files())
+    pads = existing.holds_samples and (
+        recorded["pack"] != "concat" or asked["pad_token"] is not None
+    )
     special = resolve_special(
         new,
         add_bos=asked["add_bos"] and not is_chat,
         add_eos=asked["add_eos"] and not is_chat,
         bos_token=None if is_chat else asked["bos_token"],
         eos_token=None if is_chat else asked["eos_token"],
-        add_pad=recorded["padding"] is not None,
+        add_pad=recorded["padding"] is not None or pads,
         pad_token=asked["pad_token"],
     )
     now = {
@@ -135,15 +139,19 @@ def _options(recorded: Mapping[str, Any], options: Mapping[str, Any]) -> list[st
     """The other options that differ."""
     given = {name: value for name, value in options.items() if name in _CHECKED}
     # An option that was not given is taken as it was where another one needs it.
-    then = ("padding", "attention_mask", "max_length", "batch_size")
+    then = {"padding", "attention_mask", "max_length", "batch_size", *NO_SAMPLES}
+    if given.get("seq_len", 1) is None:
+        then -= NO_SAMPLES.keys()  # they were given up with it
+    if not given.get("shuffle", True):
+        then.discard("seed")
     values = {name: _DEFAULTS[name] for name in _CHECKED}
-    values |= {name: recorded[name] for name in then} | given
+    values |= {name: recorded[name] for name in then if recorded.get(name) is not None} | given
     needs = {"max_length": "max_length", "longest": "batch_size"}.get(values["padding"])
     if "padding" not in given and needs is not None and values[needs] is None:
         values["padding"] = None  # it was given up with what it needs
     if "attention_mask" not in given and values["padding"] is None:
         values["attention_mask"] = False
-    checked = option_values(check_options(**values))
+    checked = {**NO_SAMPLES, **option_values(check_options(**values))}
     found = option_differences(recorded, {name: checked[name] for name in checked if name in given})
     before = dict(recorded["keep_fields"])
     names = list(given.get("keep_fields", before))

@@ -14,7 +14,7 @@ from easydata.build.task import BuildTask
 from easydata.fingerprint import FunctionIdentity, fingerprint_json
 from easydata.sources import Source
 
-__all__ = ["BuildJob", "Outcome"]
+__all__ = ["BuildJob", "Outcome", "SampleCounts"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class BuildJob:
         tokenizer_files: what to store to load it again.
         transform: identity of the function that rows go through, if there is one.
         command: arguments of `easydata` that repeat the build, if it has such.
+        is_within_samples: the documents are those that a dataset of samples is made of.
     """
 
     sources: Sequence[Source]
@@ -44,6 +45,7 @@ class BuildJob:
     tokenizer_files: Mapping[str, bytes]
     transform: FunctionIdentity | None
     command: Sequence[str] | None
+    is_within_samples: bool = False
 
     @property
     def transform_hash(self) -> str | None:
@@ -73,6 +75,7 @@ class Outcome:
         dropped: rows left out by the transform.
         short: rows left out because they have too few tokens.
         truncated: rows cut to the maximal length.
+        samples: what was made of the rows; None where the rows are documents.
     """
 
     parts: int = 0
@@ -84,3 +87,27 @@ class Outcome:
     dropped: int = 0
     short: int = 0
     truncated: int = 0
+    samples: SampleCounts | None = None
+
+
+@dataclass(frozen=True)
+class SampleCounts:
+    """What packing did to documents.
+
+    Attributes:
+        num_samples: samples.
+        num_documents: documents with at least one token.
+        split_documents: documents that are in several pieces.
+        padding_tokens: places in the samples that are padding.
+        left_out_tokens: tokens at the end that fill no sample.
+    """
+
+    num_samples: int
+    num_documents: int
+    split_documents: int
+    padding_tokens: int
+    left_out_tokens: int
+
+    def __add__(self, other: SampleCounts) -> SampleCounts:
+        mine, others = vars(self), vars(other)
+        return SampleCounts(**{name: mine[name] + others[name] for name in mine})

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from easydata._units import parse_bytes
+from easydata.build.sample_options import SampleOptions, check_samples
 from easydata.errors import UsageError
 from easydata.fingerprint import HashMode, fingerprint_json
 from easydata.format.codecs import Codec, ShardFormat, resolve_format
@@ -45,6 +46,7 @@ class BuildOptions:
     skip_bad: bool
     hash_fn: HashMode
     splits: Mapping[str, float] | None
+    samples: SampleOptions | None
 
     @property
     def window(self) -> int:
@@ -109,6 +111,11 @@ def check_options(
     on_error: str,
     hash_fn: str,
     splits: Mapping[str, float] | None,
+    seq_len: int | None,
+    pack: str | None,
+    shuffle: bool,
+    seed: int,
+    segment_ids: bool,
 ) -> BuildOptions:
     """Check the arguments of `build`.
 
@@ -161,6 +168,15 @@ def check_options(
         skip_bad=on_error == "skip",
         hash_fn=hash_fn,  # type: ignore[arg-type]  # likewise
         splits=_check_splits(splits),
+        samples=check_samples(
+            seq_len,
+            pack,
+            shuffle=shuffle,
+            seed=seed,
+            segment_ids=segment_ids,
+            padding=padding,
+            splits=splits,
+        ),
     )
 
 
@@ -192,7 +208,7 @@ def make_recipe(
         tokenizer: the tokenizer's fingerprint.
         bos_id: id put before each row, if any.
         eos_id: id put after each row, if any.
-        pad_id: id that rows are filled up with, if any.
+        pad_id: id that rows or samples are filled up with, if any.
         dtype: type of the token ids.
         transform: fingerprint of the function that rows go through, if any.
         chat_template: fingerprint of the template that conversations are rendered with, if any.
@@ -233,6 +249,7 @@ def option_values(options: BuildOptions) -> dict[str, Any]:
         "limit": options.limit,
         "on_error": "skip" if options.skip_bad else "raise",
         "splits": [[n, s] for n, s in options.splits.items()] if options.splits else None,
+        **(options.samples.values if options.samples else {}),
     }
 
 

@@ -14,7 +14,15 @@ import pyarrow as pa
 
 from easydata.build.command import command_of
 from easydata.build.job import BuildJob
-from easydata.build.options import BuildOptions, available_cores, check_options, make_recipe
+from easydata.build.options import (
+    BuildOptions,
+    Recipe,
+    available_cores,
+    check_options,
+    make_recipe,
+    option_values,
+)
+from easydata.build.sample_options import DOCUMENTS
 from easydata.build.task import MASK, BuildTask
 from easydata.errors import TokenizerError, UsageError
 from easydata.fingerprint import FunctionIdentity, identify_function
@@ -37,7 +45,15 @@ from easydata.stages import (
     resolve_special,
 )
 
-__all__ = ["TOKEN_OPTIONS", "Request", "check_request", "prepare_job", "transform_identity"]
+__all__ = [
+    "TOKEN_OPTIONS",
+    "Request",
+    "check_request",
+    "document_options",
+    "documents_job",
+    "prepare_job",
+    "transform_identity",
+]
 
 # What the ids that a dataset holds follow from, besides the tokenizer.
 TOKEN_OPTIONS = (
@@ -130,13 +146,14 @@ def prepare_job(request: Request, options: Mapping[str, Any]) -> BuildJob:
         )
     for note in tokenizer.notes:
         _log.warning("%s", note)
+    pads = checked.samples is not None and checked.samples.pads(options["pad_token"])
     special = resolve_special(
         tokenizer,
         add_bos=options["add_bos"] and chat is None,
         add_eos=options["add_eos"] and chat is None,
         bos_token=options["bos_token"] if chat is None else None,
         eos_token=options["eos_token"] if chat is None else None,
-        add_pad=checked.padding is not None,
+        add_pad=checked.padding is not None or pads,
         pad_token=options["pad_token"],
     )
     dtype = choose_dtype(tokenizer.vocab_size, options["dtype"])
@@ -161,7 +178,7 @@ def prepare_job(request: Request, options: Mapping[str, Any]) -> BuildJob:
         max_length=checked.max_length,
         batch_size=checked.batch_size,
         padding=checked.padding,
-        pad_id=special.pad_id,
+        pad_id=special.pad_id if checked.padding is not None else None,
         attention_mask=checked.attention_mask,
     )
     columns = {TOKENS: pa.list_(pa.from_numpy_dtype(dtype))}
@@ -186,12 +203,54 @@ def prepare_job(request: Request, options: Mapping[str, Any]) -> BuildJob:
             "vocab_size": tokenizer.vocab_size,
             "bos_id": special.bos_id,
             "eos_id": special.eos_id,
-            "pad_id": special.pad_id if checked.padding else _known_pad(tokenizer),
+            "pad_id": _known_pad(tokenizer) if special.pad_id is None else special.pad_id,
             "asked": {name: options[name] for name in TOKEN_OPTIONS},
         },
         tokenizer_files=tokenizer.files(),
         transform=request.transform,
         command=command_of(request.given, options),
+    )
+
+
+def document_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `build` for the documents that samples are made of.
+
+    They are not compressed, because samples take pieces from all over them.
+    """
+    return {
+        **options,
+        "out": Path(options["out"]) / DOCUMENTS,
+        "compression": "none",
+        "format": None,
+        "pad_token": None,
+        "seq_len": None,
+        "pack": None,
+        "shuffle": False,
+        "seed": 0,
+        "segment_ids": False,
+    }
+
+
+def documents_job(job: BuildJob, given: Sequence[Any], options: Mapping[str, Any]) -> BuildJob:
+    """The job of the documents that another job makes samples of.
+
+    Args:
+        job: that one.
+        given: the sources as they were passed.
+        options: what `document_options` gave.
+    """
+    checked = check_options(**{name: options[name] for name in _CHECKED})
+    of_samples = option_values(job.options)
+    others = {name: v for name, v in job.recipe.values.items() if name not in of_samples}
+    asked = {**job.tokenizer["asked"], "pad_token": None}
+    return replace(
+        job,
+        out=options["out"],
+        options=checked,
+        recipe=Recipe({**others, **option_values(checked), "pad_id": None}),
+        tokenizer={**job.tokenizer, "asked": asked},
+        command=command_of(given, options),
+        is_within_samples=True,
     )
 
 

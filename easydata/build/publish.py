@@ -3,33 +3,56 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 
 from easydata._fs import publish_bytes, storage_errors
-from easydata.build.assemble import ShardAssembler, place_file
-from easydata.build.existing import inspect_output
+from easydata.build.assemble import place_file
+from easydata.build.existing import find_documents, inspect_output
+from easydata.build.sample_options import DOCUMENTS
 from easydata.fingerprint import Hasher
 from easydata.format.directory import (
     INFO_FILE,
     SPLITS_FILE,
     STATE_FILE,
     TOKENIZER_PREFIX,
+    WORK_FOLDER,
     read_state,
     remove_superseded,
     remove_temporary,
     write_splits,
     write_state,
 )
-from easydata.format.ledger import Ledger, ShardEntry
+from easydata.format.ledger import Ledger, PartEntry, ShardEntry
 from easydata.format.stream import encode_schema
+from easydata.loader.plan_store import remove_plans
 from easydata.metadata import CacheMetadata
 
-__all__ = ["Prepared", "commit", "finish_commit", "prepare"]
+__all__ = ["Assembled", "Prepared", "commit", "finish_commit", "prepare"]
+
+
+class Assembled(Protocol):
+    """Finished shards.
+
+    Attributes:
+        folder: where they lie.
+        shards: their entries in the ledger, in order.
+        parts: what they consist of; empty where there are none.
+    """
+
+    @property
+    def folder(self) -> Path: ...
+
+    @property
+    def shards(self) -> Sequence[ShardEntry]: ...
+
+    @property
+    def parts(self) -> Sequence[PartEntry]: ...
 
 
 @dataclass(frozen=True)
@@ -56,7 +79,7 @@ class Prepared:
 
 def prepare(
     folder: Path,
-    assembled: ShardAssembler,
+    assembled: Assembled,
     *,
     schema: pa.Schema,
     split: str | None,
@@ -111,7 +134,9 @@ def prepare(
     )
 
 
-def commit(out: Path, prepared: Sequence[Prepared], old_folders: Sequence[Path]) -> None:
+def commit(
+    out: Path, prepared: Sequence[Prepared], old_folders: Sequence[Path], *, has_documents: bool
+) -> None:
     """Make all splits visible, then delete what they replace.
 
     One dataset appears by one rename. For several splits the list of splits is taken away
@@ -121,6 +146,7 @@ def commit(out: Path, prepared: Sequence[Prepared], old_folders: Sequence[Path])
         out: the output directory.
         prepared: the dataset, or all splits.
         old_folders: directories of the dataset or splits that were there before.
+        has_documents: it is made of documents in a folder of its own, which stays.
     """
     names = [item.split for item in prepared if item.split is not None]
     with storage_errors(out):
@@ -138,6 +164,9 @@ def commit(out: Path, prepared: Sequence[Prepared], old_folders: Sequence[Path])
         for item in prepared:
             keep = [*item.shard_names, item.ledger_name, item.tokenizer_name or ""]
             remove_superseded(item.folder, keep)
+            remove_plans(item.folder, keep=[item.fingerprint])
+        if not has_documents:
+            _remove_documents(out)
 
 
 def finish_commit(out: Path) -> None:
@@ -151,6 +180,20 @@ def finish_commit(out: Path) -> None:
         keep = [*names, read_state(folder), ledger.metadata["tokenizer"]["folder"]]
         with storage_errors(folder):
             remove_superseded(folder, [name for name in keep if name is not None])
+            remove_plans(folder, keep=[ledger.metadata["fingerprint"]])
+    if not existing.holds_samples:
+        with storage_errors(out):
+            _remove_documents(out)
+
+
+def _remove_documents(out: Path) -> None:
+    """Remove the documents of samples that were at `out`, at once to whoever looks for them."""
+    # What lies in the work folder is gone for everybody, and its end takes all that is left.
+    target = out / WORK_FOLDER / DOCUMENTS
+    shutil.rmtree(target, ignore_errors=True)
+    if find_documents(out) is not None:
+        (out / DOCUMENTS).rename(target)
+        shutil.rmtree(target, ignore_errors=True)
 
 
 def _remove_dataset(folder: Path) -> None:
@@ -158,6 +201,7 @@ def _remove_dataset(folder: Path) -> None:
     (folder / STATE_FILE).unlink(missing_ok=True)
     (folder / INFO_FILE).unlink(missing_ok=True)
     remove_superseded(folder, [])
+    remove_plans(folder)
     with contextlib.suppress(OSError):
         folder.rmdir()
 

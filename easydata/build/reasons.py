@@ -7,6 +7,7 @@ from typing import Any
 
 from easydata.build.existing import Existing
 from easydata.build.job import BuildJob
+from easydata.build.sample_options import NO_SAMPLES
 from easydata.fingerprint import FunctionIdentity, differences
 from easydata.stages import tokenizer_differences
 
@@ -29,7 +30,8 @@ def reasons_to_rebuild(existing: Existing, job: BuildJob) -> list[str]:
         found += tokenizer_reasons(existing, job.tokenizer, job.tokenizer_files)
     if before["transform"] != now["transform"]:
         found += transform_reasons(existing, job.transform)
-    others = {name: now[name] for name in now if name not in ("tokenizer", "transform")}
+    others = {**NO_SAMPLES, **now}
+    del others["tokenizer"], others["transform"]
     found += option_differences(before, others)
     return found + existing.changed_sources(job.sources, job.options.hash_fn)
 
@@ -71,6 +73,7 @@ def transform_reasons(existing: Existing, transform: FunctionIdentity | None) ->
 
 def option_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """The options in `now` that were others before."""
+    before = {**NO_SAMPLES, **before}
     return [
         f"{name} changed: {_shown(name, before.get(name))} → {_shown(name, value)}"
         for name, value in now.items()

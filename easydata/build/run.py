@@ -6,32 +6,30 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from easydata._units import format_count
-from easydata.build.builder import run_build
 from easydata.build.estimate import BuildEstimate, estimate
-from easydata.build.existing import Existing, inspect_output
-from easydata.build.job import BuildJob, Outcome
-from easydata.build.prepare import Request, check_request, prepare_job
+from easydata.build.existing import Existing, find_documents, inspect_output
+from easydata.build.job import BuildJob, Outcome, SampleCounts
+from easydata.build.prepare import (
+    Request,
+    check_request,
+    document_options,
+    documents_job,
+    prepare_job,
+)
 from easydata.build.progress import Progress, ProgressKind, make_progress
-from easydata.build.publish import finish_commit
-from easydata.build.reasons import reasons_to_rebuild
 from easydata.build.request import request_fingerprint
-from easydata.build.work import discard_work, work_folder
+from easydata.build.steps import Call, Replace, Step, build_step
 from easydata.engine import Engine, ProcessEngine, SerialEngine, is_portable
-from easydata.errors import OutputExistsError, UsageError
+from easydata.errors import UsageError
 
 __all__ = ["WORKER_MODULES", "BuildReport", "Replace", "estimate_build", "run", "worker_count"]
 
 _log = logging.getLogger("easydata")
 WORKER_MODULES = ("easydata.build.task",)
 """What a worker process imports while this one prepares."""
-
-Replace: TypeAlias = Literal["never", "changed", "always", "renew"]
-"""What to do with a dataset that is there: refuse to replace one that was made from something
-else; replace it; build again even if nothing changed, which mends damage; or do so and take over
-none of its parts."""
 
 
 @dataclass(frozen=True)
@@ -130,58 +128,25 @@ def _prepare_and_build(
     engine: Engine | None,
     reuse: Sequence[Existing],
 ) -> tuple[Outcome | None, Sequence[str]]:
-    """Build unless it is done already, which gives None; and why what was there was no hit."""
+    """As `build_step`."""
+    out = request.out
     with ProcessEngine(request.workers, modules=WORKER_MODULES) as processes:
-        is_free = inspect_output(request.out, overwrite=replace != "never") is None
-        if engine is None and request.workers > 1 and is_free:
+        is_free = inspect_output(out, overwrite=replace != "never") is None
+        if engine is None and request.workers > 1 and is_free and find_documents(out) is None:
             processes.start()  # there is work to do: they import while this process prepares
         job = prepare_job(request, options)
         if request_fingerprint(request, options) != identity:
             identity = None  # the tokenizer's file changed: nobody knows which one was loaded
-        reasons = _look(job, replace)
-        if reasons is None:
-            fingerprint = job.recipe.fingerprint
-            discard_work(job.out, fingerprint, lambda: finish_commit(job.out))
-            return None, ()
-        with work_folder(job.out, job.recipe.fingerprint) as work:
-            # Another build may have finished while this one waited for the lock.
-            reasons = _look(job, replace)
-            if reasons is None:
-                return None, ()
-            existing = inspect_output(job.out, overwrite=replace != "never")
-            if existing is None and reuse:
-                reasons = reasons_to_rebuild(reuse[0], job)
-            outcome = run_build(
-                job,
-                work,
-                engine or _local_engine(request, job, processes),
-                progress,
-                existing,
-                reuse=[*reuse, *([existing] if existing and replace != "renew" else [])],
-                request=identity,
-                only_reuse=existing is not None and replace == "never",
-            )
-            return outcome, reasons
-
-
-def _look(job: BuildJob, replace: Replace) -> Sequence[str] | None:
-    """None if the dataset is surely there already; else what makes another one of it, if known.
-
-    Raises:
-        OutputExistsError: something else is there, which must not be replaced.
-    """
-    existing = inspect_output(job.out, overwrite=replace != "never")
-    if existing is None:
-        return ()
-    reasons = reasons_to_rebuild(existing, job)
-    if replace in ("always", "renew"):
-        return reasons
-    if reasons and replace == "never":
-        raise OutputExistsError(
-            f"{job.out} holds another dataset: {'; '.join(reasons)}. "
-            "Pass --overwrite to replace it, or choose another folder with --out."
+        step = Step(job, identity)
+        if job.options.samples is not None:
+            inner = document_options(options)
+            inner_identity = identity and request_fingerprint(request, inner)
+            documents = documents_job(job, request.given, inner)
+            step = Step(job, identity, Step(documents, inner_identity))
+        call = Call(
+            replace, progress, lambda: engine or _local_engine(request, job, processes), reuse
         )
-    return None if not reasons and existing.tells_all(job.sources) else reasons
+        return build_step(step, call)
 
 
 def _local_engine(request: Request, job: BuildJob, processes: ProcessEngine) -> Engine:
@@ -200,10 +165,10 @@ def worker_count(request: Request, job: BuildJob) -> int:
 
 
 def _summary(request: Request, outcome: Outcome, seconds: float) -> str:
-    parts = [
-        f"{request.out}: {format_count(outcome.rows)} rows, {format_count(outcome.tokens)} tokens "
-        f"in {seconds:.1f} s"
-    ]
+    rows = f"{format_count(outcome.rows)} rows, {format_count(outcome.tokens)} tokens"
+    if outcome.samples is not None:
+        rows = f"{_of_samples(request, outcome.samples)} of {rows}"
+    parts = [f"{request.out}: {rows} in {seconds:.1f} s"]
     if outcome.reused:
         parts.append(f"{outcome.reused} of {outcome.parts} parts reused")
     if outcome.rows_reused:
@@ -216,4 +181,16 @@ def _summary(request: Request, outcome: Outcome, seconds: float) -> str:
         parts.append(f"{format_count(outcome.short)} short rows left out")
     if outcome.truncated:
         parts.append(f"{format_count(outcome.truncated)} rows truncated")
+    if outcome.samples is not None and outcome.samples.left_out_tokens:
+        parts.append(f"{format_count(outcome.samples.left_out_tokens)} tokens left out at the end")
     return ", ".join(parts) + "."
+
+
+def _of_samples(request: Request, made: SampleCounts) -> str:
+    options = request.options.samples
+    assert options is not None
+    share = 1 - made.padding_tokens / (made.num_samples * options.seq_len)
+    return (
+        f"{format_count(made.num_samples)} samples of {options.seq_len:,} tokens "
+        f"({options.pack}, {share:.1%} full)"
+    )

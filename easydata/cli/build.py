@@ -15,6 +15,7 @@ from easydata.build.progress import ProgressKind
 from easydata.build.run import Replace, estimate_build, run
 from easydata.cli.values import parse_names, parse_pairs, parse_shares, parse_token
 from easydata.errors import UsageError
+from easydata.loader.packing_plan import Strategy
 
 __all__ = ["build_command"]
 
@@ -118,6 +119,20 @@ def build_command(
     batch_size: Annotated[
         int | None, _option("batch_size", "Texts in one call of the tokenizer, at most.")
     ] = _DEFAULTS["batch_size"],
+    seq_len: Annotated[
+        int | None, _option("seq_len", "Make samples of so many tokens out of the documents.")
+    ] = _DEFAULTS["seq_len"],
+    pack: Annotated[
+        str | None,
+        _option("pack", f"How: {', '.join(get_args(Strategy))}; concat by default."),
+    ] = _DEFAULTS["pack"],
+    shuffle: Annotated[
+        bool, _option("shuffle", "Write the samples in a random order.")
+    ] = _DEFAULTS["shuffle"],
+    seed: Annotated[int, _option("seed", "Chooses that order.")] = _DEFAULTS["seed"],
+    segment_ids: Annotated[
+        bool, _option("segment_ids", "Keep the columns segment_ids and positions of samples.")
+    ] = _DEFAULTS["segment_ids"],
     limit: Annotated[int | None, _option("limit", "Read this many records at most.")] = _DEFAULTS[
         "limit"
     ],
@@ -147,6 +162,7 @@ def build_command(
     easydata build corpus/*.jsonl.zst --tokenizer tokenizer.json --out cache/corpus
     easydata build notes/ --tokenizer bytes --out cache/notes --text-rows paragraph
     easydata build data.csv --tokenizer gpt2 --out cache/data --text-field body --keep-fields id
+    easydata build notes/ --tokenizer bytes --out cache/samples --seq-len 512 --shuffle
 
     Run again with the same inputs it does nothing; killed and run again it continues.
     """
@@ -182,6 +198,8 @@ def _print_estimate(found: BuildEstimate) -> None:
         return
     typer.echo(f"input          {format_bytes(found.input_bytes)}")
     typer.echo(f"rows           about {format_count(found.rows)}")
+    if found.samples is not None:
+        typer.echo(f"samples        about {format_count(found.samples)}")
     typer.echo(f"tokens         about {format_count(found.tokens or 0)}")
     typer.echo(f"output         about {format_bytes(found.output_bytes or 0)}")
     typer.echo(f"time           about {found.seconds:.0f} s with {found.workers} workers")

@@ -79,6 +79,16 @@ def explain_command(
         _option("A column of what is no padding.", "--attention-mask/--no-attention-mask"),
     ] = None,
     batch_size: Annotated[int | None, _option("Texts in one call, at most.")] = None,
+    seq_len: Annotated[int | None, _option("Tokens in a sample.")] = None,
+    pack: Annotated[str | None, _option("How documents become samples.")] = None,
+    shuffle: Annotated[
+        bool | None, _option("Samples in a random order.", "--shuffle/--no-shuffle")
+    ] = None,
+    seed: Annotated[int | None, _option("Chooses that order.")] = None,
+    segment_ids: Annotated[
+        bool | None,
+        _option("Columns that tell documents apart.", "--segment-ids/--no-segment-ids"),
+    ] = None,
     limit: Annotated[int | None, _option("Records to read, at most.")] = None,
     on_error: Annotated[str | None, _option("raise or skip.")] = None,
     hash_fn: Annotated[

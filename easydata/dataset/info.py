@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
 
 from easydata.dataset.token_dataset import TokenDataset
+from easydata.format.alignment import ALIGNMENT
 
-__all__ = ["DatasetInfo", "dataset_info"]
+__all__ = ["DatasetInfo", "dataset_info", "sample_alignment"]
 
 _OPENS = {
     ("ipc", True): "datasets.load_from_disk, memory-mapped",
@@ -22,8 +26,8 @@ class DatasetInfo:
 
     Attributes:
         path: the directory.
-        rows: documents.
-        tokens: token ids, BOS and EOS included.
+        rows: documents, or samples of one length.
+        tokens: token ids, BOS and EOS included; of samples also padding.
         shards: files that hold them.
         batches: record batches in these.
         bytes: size of the shards.
@@ -32,6 +36,15 @@ class DatasetInfo:
         columns: type of each column.
         format: "ipc" or "parquet".
         compression: the codec.
+        seq_len: tokens in each sample; None where the rows are documents.
+        pack: how documents were made into samples.
+        order: of the samples: "shuffled with seed N" or "not shuffled".
+        documents: with at least one token, that samples were made of.
+        split_documents: those that are in several pieces.
+        padding_tokens: places in the samples that are padding.
+        left_out_tokens: tokens at the end of the documents that fill no sample.
+        sample_alignment: bytes that the place of each sample in an uncompressed IPC shard is a
+            multiple of, up to 64; None where samples are not mapped.
         sources: files or objects it was built from.
         parts: units of reuse.
         skipped: records left out because they are broken.
@@ -59,6 +72,14 @@ class DatasetInfo:
     columns: dict[str, str]
     format: str
     compression: str
+    seq_len: int | None
+    pack: str | None
+    order: str | None
+    documents: int | None
+    split_documents: int | None
+    padding_tokens: int | None
+    left_out_tokens: int | None
+    sample_alignment: int | None
     sources: int
     parts: int
     skipped: int
@@ -94,6 +115,7 @@ def dataset_info(dataset: TokenDataset) -> DatasetInfo:
         columns={item.name: str(item.type) for item in dataset.schema},
         format=shard_format,
         compression=compression,
+        **_of_samples(dataset),
         sources=ledger.num_sources,
         parts=ledger.num_parts,
         skipped=ledger.total("skipped"),
@@ -109,3 +131,37 @@ def dataset_info(dataset: TokenDataset) -> DatasetInfo:
         created_at=cache.created_at,
         opens_with=_OPENS[shard_format, compression == "none"],
     )
+
+
+def sample_alignment(seq_len: int, itemsize: int) -> int:
+    """Bytes that the place of each sample in an uncompressed IPC shard is a multiple of, up to 64.
+
+    The first sample of a record batch is at a multiple of 64.
+
+    Args:
+        seq_len: tokens in a sample.
+        itemsize: bytes in a token.
+    """
+    sample_bytes = seq_len * itemsize
+    return min(sample_bytes & -sample_bytes, ALIGNMENT)
+
+
+def _of_samples(dataset: TokenDataset) -> dict[str, Any]:
+    """What there is to say of samples, as far as it was recorded."""
+    ledger = dataset.ledger
+    kind = dataset.schema.field(ledger.metadata["token_column"]).type
+    seq_len = kind.list_size if pa.types.is_fixed_size_list(kind) else None
+    made = ledger.metadata.get("samples", {})
+    order = f"shuffled with seed {made['seed']}" if made.get("shuffle") else "not shuffled"
+    form = (ledger.metadata["shard_format"], ledger.metadata["compression"])
+    is_mapped, itemsize = form == ("ipc", "none"), dataset.dtype.itemsize
+    return {
+        "seq_len": seq_len,
+        "pack": made.get("pack"),
+        "order": order if "shuffle" in made else None,
+        "documents": made.get("num_documents"),
+        "split_documents": made.get("split_documents"),
+        "padding_tokens": made.get("padding_tokens"),
+        "left_out_tokens": made.get("left_out_tokens"),
+        "sample_alignment": sample_alignment(seq_len, itemsize) if seq_len and is_mapped else None,
+    }

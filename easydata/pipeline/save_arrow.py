@@ -38,7 +38,8 @@ class ArrowFormat:
         resolve_format("ipc", codec)
         self._rows = rows
         self._codec = codec
-        self._schema = _with_token_lists(rows.schema)
+        self._schema = rows.schema
+        self.piece_rows = rows.rows_per_batch
         self._metadata = schema_metadata(self._schema, rows)
         self._has_tokens = TOKENS in self._schema.names and _is_token_list(
             self._schema.field(TOKENS).type
@@ -50,7 +51,8 @@ class ArrowFormat:
         if self._has_tokens:
             lists = batch[TOKENS]
             self._has_tokens = not (lists.null_count or lists.values.null_count)
-            tokens = count_values(lists)
+            is_fixed = pa.types.is_fixed_size_list(lists.type)
+            tokens = len(lists) * lists.type.list_size if is_fixed else count_values(lists)
         encoded = encode_batch(batch, self._codec)
         return Piece(batch.num_rows, sum(map(len, encoded)), (encoded, tokens))
 
@@ -79,6 +81,7 @@ class ArrowFormat:
                 "compression": str(self._codec),
                 "token_column": TOKENS if self._has_tokens else None,
                 "tokenizer": tokenizer,
+                **({} if rows.samples is None else {"samples": dict(rows.samples)}),
                 "cache": vars(replace(rows.known_metadata(), num_examples=num_rows)),
             },
             shards=shards,
@@ -120,16 +123,6 @@ class ArrowFile:
         pass
 
 
-def _with_token_lists(schema: pa.Schema) -> pa.Schema:
-    """The format has token ids in lists of any length: samples have them in lists of one."""
-    if TOKENS not in schema.names:
-        return schema
-    at = schema.get_field_index(TOKENS)
-    kind = schema.field(at).type
-    if not pa.types.is_fixed_size_list(kind):
-        return schema
-    return schema.set(at, pa.field(TOKENS, pa.list_(kind.value_type)))
-
-
 def _is_token_list(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_list(kind)) and kind.value_type in _ID_TYPES
+    is_list = pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind)
+    return is_list and kind.value_type in _ID_TYPES

@@ -58,10 +58,13 @@ class Format(Protocol):
     Attributes:
         suffix: of file names, with the dot.
         piece_bytes: Arrow bytes that are best encoded together.
+        piece_rows: rows of the batches that are encoded as they come; None where batches are
+            grouped by `piece_bytes`.
     """
 
     suffix: str
     piece_bytes: int
+    piece_rows: int | None
 
     def encode(self, batch: pa.RecordBatch) -> Piece: ...
 

@@ -28,6 +28,7 @@ class JsonlFormat:
     """See `Format`. Each piece is some lines; it is also what is compressed together."""
 
     piece_bytes = 1 << 20
+    piece_rows: int | None = None
 
     def __init__(self, rows: SavedRows, codec: Codec) -> None:
         for item in rows.schema:

@@ -29,6 +29,7 @@ class ParquetFormat:
 
     suffix = ".parquet"
     piece_bytes = 32 << 20
+    piece_rows: int | None = None
 
     def __init__(self, rows: SavedRows, codec: Codec) -> None:
         self._schema = rows.schema.with_metadata(schema_metadata(rows.schema, rows))

@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from easydata.build.sample_layout import SampleLayout
 from easydata.dataset import TokenDataset
 from easydata.errors import UsageError
 from easydata.fingerprint import fingerprint_json
-from easydata.format.arrays import number_array
 from easydata.loader.mixing import Mixture
 from easydata.loader.order import SampleOrder
-from easydata.loader.samples import SampleSource
+from easydata.loader.protocols import SampleSource
 from easydata.metadata import CacheMetadata
 
 __all__ = ["SavedRows", "rows_of"]
@@ -39,7 +39,9 @@ class SavedRows:
         features: HuggingFace features (as JSON) of columns that are richer than their types.
         tokenizer: what a ledger says of the tokenizer; empty where nothing is known.
         tokenizer_folder: where its files lie.
-        are_samples: whether they are samples, which have no fields of documents.
+        samples: what a ledger says of samples, which have no fields of documents; None where the
+            rows are no samples.
+        rows_per_batch: of batches but the last one, where they are best kept as they are.
     """
 
     schema: pa.Schema
@@ -50,7 +52,8 @@ class SavedRows:
     features: Mapping[str, Any] = field(default_factory=dict)
     tokenizer: Mapping[str, Any] = field(default_factory=dict)
     tokenizer_folder: Path | None = None
-    are_samples: bool = False
+    samples: Mapping[str, Any] | None = None
+    rows_per_batch: int | None = None
     final_metadata: Callable[[], CacheMetadata] | None = None
 
     def known_metadata(self) -> CacheMetadata:
@@ -74,12 +77,12 @@ def rows_of(value: Any, *, shuffle: bool, seed: int) -> SavedRows:
     if isinstance(value, TokenDataset):
         return _documents(value)
     if isinstance(value, Mixture):
-        return _samples(value.fingerprint, value.num_samples, value.seq_len, _Mixed(value))
+        return _samples(value.fingerprint, value.num_samples, value.seq_len, _Mixed(value), {})
     if hasattr(value, "num_samples") and hasattr(value, "read"):
         order = {"shuffle": shuffle, **({"seed": seed} if shuffle else {})}
         identity = fingerprint_json({"samples": value.fingerprint, **order})
         read = _Ordered(value, SampleOrder(value.num_samples, shuffle=shuffle, seed=seed))
-        return _samples(identity, value.num_samples, value.seq_len, read)
+        return _samples(identity, value.num_samples, value.seq_len, read, order)
     if hasattr(value, "schema") and hasattr(value, "batches"):
         schema: pa.Schema = value.schema.remove_metadata()
         known = getattr(value, "fingerprint", None) or None
@@ -168,26 +171,20 @@ class _Mixed:
             left -= len(samples)
 
 
-def _samples(identity: str, num_samples: int, seq_len: int, reader: _Ordered | _Mixed) -> SavedRows:
-    types = {
-        name: pa.list_(pa.from_numpy_dtype(array.dtype), seq_len)
-        for name, array in reader.first().items()
-    }
-    step = max(_READ_BYTES // (seq_len * 4 * len(types)), 1)
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        for arrays in reader.runs(step):
-            columns = {
-                name: pa.FixedSizeListArray.from_arrays(number_array(array.reshape(-1)), seq_len)
-                for name, array in arrays.items()
-            }
-            yield pa.RecordBatch.from_pydict(columns)
-
+def _samples(
+    identity: str,
+    num_samples: int,
+    seq_len: int,
+    reader: _Ordered | _Mixed,
+    described: Mapping[str, Any],
+) -> SavedRows:
+    layout = SampleLayout(reader.first(), seq_len)
     return SavedRows(
-        pa.schema(types),
-        batches,
+        layout.schema,
+        lambda: layout.batches(reader.runs(layout.rows_per_run)),
         identity,
         num_samples,
         CacheMetadata(config_hash=identity),
-        are_samples=True,
+        samples={"seq_len": seq_len, **described},
+        rows_per_batch=layout.rows_per_batch,
     )

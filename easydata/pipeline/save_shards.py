@@ -110,7 +110,7 @@ def write_by_size(
     """Files of at most `max_bytes`, or of one row that is larger; at least one file."""
     current = folder.begin()
     # A piece's bound is several times what it takes in the end: small ones fill a file better.
-    for batch in regroup(batches, min(form.piece_bytes, max(max_bytes // 16, 1))):
+    for batch in _pieces(batches, form, max_bytes // 16):
         waiting = [batch]
         while waiting:
             part = waiting.pop()
@@ -136,10 +136,18 @@ def write_evenly(
     num_shards: int,
     num_rows: int,
 ) -> None:
-    """`num_shards` files of rows that follow one another, as many in each, or one more."""
-    pieces = _Queue(regroup(batches, form.piece_bytes))
+    """`num_shards` files of rows that follow one another, as many in each, or one more.
+
+    Where batches are encoded as they come and there are enough of them, "rows" are batches.
+    """
+    pieces = _Queue(_pieces(batches, form, form.piece_bytes))
+    unit = form.piece_rows or 1
+    if num_rows < num_shards * unit:
+        unit = 1
+    units = -(-num_rows // unit)
     for number in range(num_shards):
-        left = (number + 1) * num_rows // num_shards - number * num_rows // num_shards
+        start, stop = (min(n * units // num_shards * unit, num_rows) for n in (number, number + 1))
+        left = stop - start
         current = folder.begin()
         while left:
             part = pieces.take(left)
@@ -191,6 +199,15 @@ def shards_of(values: pa.Array, num_shards: int) -> npt.NDArray[np.int64]:
             known[text] = xxhash.xxh3_64_intdigest(text.encode()) % num_shards
         found[row] = known[text]
     return found
+
+
+def _pieces(
+    batches: Iterable[pa.RecordBatch], form: Format, num_bytes: int
+) -> Iterator[pa.RecordBatch]:
+    """What is encoded together: at most `num_bytes`, unless batches are encoded as they come."""
+    if form.piece_rows is not None:
+        return iter(batches)
+    return regroup(batches, min(form.piece_bytes, max(num_bytes, 1)))
 
 
 def regroup(batches: Iterable[pa.RecordBatch], num_bytes: int) -> Iterator[pa.RecordBatch]:

@@ -62,7 +62,7 @@ class Layout:
         if self.shard_column is not None and self.shard_column not in rows.schema.names:
             remedy = (
                 "Samples have no fields of documents: save without packing"
-                if rows.are_samples
+                if rows.samples is not None
                 else f"Keep it: additional_fields=[{self.shard_column!r}]"
             )
             raise UsageError(

@@ -148,6 +148,7 @@ ELSEWHERE = {
     "parse_special": "below",
     "progress": "below",
     "dry_run": "below",
+    **dict.fromkeys(("seq_len", "pack", "shuffle", "seed", "segment_ids"), "test_build_samples"),
 }
 
 

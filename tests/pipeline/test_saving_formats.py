@@ -18,8 +18,8 @@ import pytest
 
 import easydata as ed
 from easydata.loader.mixing import Mixture
-from easydata.loader.order import Permutation
 from easydata.loader.packing import pack
+from easydata.loader.permutation import Permutation
 from easydata.pipeline.config import DatasetConfig, MixStageConfig
 from easydata.pipeline.save_rows import SavedRows
 from easydata.pipeline.save_writing import Layout, write_files
@@ -164,9 +164,12 @@ def test_samples_in_their_order(
             "parquet", data_files=f"{folder}/*", split="train", cache_dir=str(tmp_path / "hf")
         )
         assert loaded.features["input_ids"] == datasets.List(datasets.Value("uint16"), 32)
-        assert loaded.features["loss_mask"] == datasets.List(datasets.Value("bool"), 32)
+        assert loaded.features["loss_mask"] == datasets.List(datasets.Value("uint8"), 32)
     if form == "arrow":
-        assert ed.open_dataset(folder, verify="open").num_tokens == expected["input_ids"].size
+        opened = ed.open_dataset(folder, verify="open")
+        assert opened.num_tokens == expected["input_ids"].size
+        assert opened.schema.field("input_ids").type == pa.list_(pa.uint16(), 32)
+        assert opened.ledger.metadata["samples"]["seq_len"] == 32
         loaded = datasets.load_from_disk(folder)
         assert loaded[3]["input_ids"] == expected["input_ids"][3].tolist()
 
