@@ -34,7 +34,7 @@ def read_dataset(path: str) -> dict[str, Any]:
     ds = ed.open_dataset(path)
     tokens = 0
     for shuffle in (True, False):
-        for batch in ds.loader(32, 2048, shuffle=shuffle, drop_last=False):
+        for batch in ds.loader(32, 2048, shuffle=shuffle, epochs=1, drop_last=False):
             # A sum touches every token, as a view alone does not.
             tokens += batch["input_ids"].size + 0 * int(batch["input_ids"].sum())
             del batch

@@ -39,6 +39,7 @@ def test_all_benchmarks_report(reports: dict[str, dict[str, Any]]) -> None:
     scripts = {path.stem for path in (ROOT / "benchmarks").glob("*.py")}
     helpers = {"__init__", "__main__", "common", "corpus", "fresh"}
     helpers |= {"keyed_cases", "keyed_processes"}
+    helpers |= {"loader_page", "loader_parts", "loader_sides", "peers"}
     assert scripts - helpers == set(NAMES)
     assert reports.keys() == set(NAMES)
     for name, report in reports.items():
@@ -69,10 +70,12 @@ def test_both_sides_do_the_same_work(reports: dict[str, dict[str, Any]]) -> None
     sides = {row["what"] for row in reports["build"]["rows"]}
     assert {"easydata.build", "bare loop, batch 1000", "datasets.map + save_to_disk"} <= sides
 
-    read = [row for row in reports["read"]["rows"] if row["batches"].endswith("shuffled")]
-    assert len(read) == 8
-    shares = [bar["value"] for bar in reports["read"]["bars"] if "without a copy" in bar["what"]]
-    assert shares == [1.0, 1.0]
+    loader = reports["loader"]
+    assert sum("--quick" in condition for condition in loader["conditions"]) == 12
+    sides = [row for row in loader["rows"] if row["batches"].endswith(("shuffled", "in order"))]
+    assert len(sides) == 36
+    shares = [bar["value"] for bar in loader["bars"] if "without a copy" in bar["what"]]
+    assert shares == [1.0] * 4
 
 
 def test_memory_is_sampled_in_every_process(reports: dict[str, dict[str, Any]]) -> None:

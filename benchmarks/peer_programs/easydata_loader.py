@@ -1,0 +1,46 @@
+"""easydata's own loader."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.peer_programs.reading import Reader, Shape, Tokens, Variant
+
+PACKAGES = ("easydata",)
+CHECKED, FIRST = "easydata, checked", "easydata, first epoch"
+
+
+def load(_name: str) -> None:
+    import easydata  # noqa: F401
+
+
+def write(file: Path, folder: Path, seq_len: int) -> None:  # noqa: ARG001 - any length
+    (folder / "dataset").symlink_to(file.parent / "dataset")
+
+
+def _open(folder: Path, shape: Shape) -> Reader:
+    import easydata as ed
+
+    ds = ed.open_dataset((folder / "dataset").resolve())
+    return lambda seed: ed.DataLoader(
+        ds, shape.batch_size, shape.seq_len, shuffle=shape.is_shuffled, seed=seed, epochs=1
+    )
+
+
+def _arrays(batch: Any) -> Sequence[Tokens]:
+    return [batch["input_ids"]]
+
+
+VARIANTS = {
+    CHECKED: Variant(
+        "`DataLoader`; every block was compared with its checksum before", _open, _arrays
+    ),
+    FIRST: Variant(
+        "`DataLoader`; opened anew, so mapping and checking are in the time",
+        _open,
+        _arrays,
+        is_opened_anew=True,
+    ),
+}
