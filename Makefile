@@ -41,6 +41,7 @@ stress: $(READY)
 	$(BIN)/python -m tests.stress
 	$(BIN)/python -m tests.stress pipeline
 	$(BIN)/python -m tests.stress cache
+	EASYDATA_MACHINE_EXAMPLES=2000 $(BIN)/python -m pytest tests/cache/test_cache_disk_machine.py
 
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) --editable
 

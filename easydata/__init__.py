@@ -35,8 +35,11 @@ if TYPE_CHECKING:
     from easydata.cache.tree import TreeCacheManager
     from easydata.engine.ray_engine import RayEngine
     from easydata.fingerprint import fingerprint_file, identify_function
+    from easydata.loader.array_tokens import ArrayTokens
+    from easydata.loader.grain_data import GrainSource
     from easydata.loader.mixing import Mixture
     from easydata.loader.packing import pack
+    from easydata.loader.torch_data import TorchDataset
     from easydata.pipeline import (
         CacheStageConfig,
         DatasetConfig,
@@ -63,6 +66,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "ArrayTokens",
     "BadRowError",
     "BuildEstimate",
     "CacheLayer",
@@ -77,6 +81,7 @@ __all__ = [
     "DiskCache",
     "EasyDataError",
     "FormatVersionError",
+    "GrainSource",
     "Lineage",
     "LoadStageConfig",
     "MemoryCache",
@@ -100,6 +105,7 @@ __all__ = [
     "TokenizeStageConfig",
     "TokenizerConfig",
     "TokenizerError",
+    "TorchDataset",
     "TreeCacheManager",
     "UnsupportedValueError",
     "UsageError",
@@ -123,13 +129,16 @@ __all__ = [
 # Who only reads should not wait for what only building needs (pyarrow.compute, 0.1 s).
 _LAZY = {
     "BuildEstimate": "easydata.build.estimate",
+    "ArrayTokens": "easydata.loader.array_tokens",
     "CacheLayer": "easydata.cache.layer",
     "CacheStageConfig": "easydata.pipeline",
     "CallableTokenizer": "easydata.stages",
     "DatasetCache": "easydata.cache.dataset_cache",
     "DatasetConfig": "easydata.pipeline",
     "DiskCache": "easydata.cache.disk",
+    "GrainSource": "easydata.loader.grain_data",
     "LoadStageConfig": "easydata.pipeline",
+    "TorchDataset": "easydata.loader.torch_data",
     "MemoryCache": "easydata.cache.memory",
     "MixStageConfig": "easydata.pipeline",
     "Mixture": "easydata.loader.mixing",

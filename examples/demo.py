@@ -163,7 +163,7 @@ def show_rows(ds: ed.TokenDataset, corpus: Path) -> None:
 def read_an_epoch(ds: ed.TokenDataset) -> None:
     """Step 6. A batch is a NumPy array, copied once out of the mapped file."""
     step(6, f"Feed one shuffled epoch of {BATCH_SIZE}×{SEQ_LEN} batches")
-    loader = ds.loader(BATCH_SIZE, SEQ_LEN, shuffle=True, seed=0, drop_last=False)
+    loader = ds.loader(BATCH_SIZE, SEQ_LEN, shuffle=True, seed=0, epochs=1, drop_last=False)
     start = time.perf_counter()
     tokens = 0
     for batch in loader:

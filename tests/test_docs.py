@@ -110,6 +110,9 @@ def run_shell(text: str) -> None:
 
 @pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.name)
 @pytest.mark.usefixtures("folder")
+@pytest.mark.filterwarnings(
+    "ignore:.*fork", "ignore:.set_vital. is deprecated", "ignore:This DataLoader will create"
+)
 def test_every_block_of_a_guide_runs(page: Path) -> None:
     namespace: dict[str, Any] = {}
     for language, text in blocks(page):
@@ -190,9 +193,13 @@ def test_no_guide_names_an_option_that_is_not_there() -> None:
         assert named <= known | {"--debug", "--help", "--strict"}, page.name
 
 
-@pytest.mark.parametrize("function", [ed.open_dataset, ed.TokenDataset.loader])
-def test_every_argument_of_reading_is_in_its_guide(function: Callable[..., Any]) -> None:
-    text = (ROOT / "docs" / "reading.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize(
+    ("function", "guide"), [(ed.open_dataset, "reading.md"), (ed.DataLoader, "loader.md")]
+)
+def test_every_argument_of_reading_is_in_its_guide(
+    function: Callable[..., Any], guide: str
+) -> None:
+    text = (ROOT / "docs" / guide).read_text(encoding="utf-8")
     for name in inspect.signature(function).parameters:
         assert name == "self" or re.search(rf"\b{name}\b", text), name
 

@@ -11,6 +11,7 @@ import os
 import threading
 import weakref
 from collections import OrderedDict
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -20,13 +21,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import xxhash
 
-from easydata.dataset._gather import MappedRegions
+from easydata.dataset._decode_ahead import DecodeAhead
 from easydata.errors import CorruptShardError
-from easydata.format.arrays import empty_batch, number_view
-from easydata.format.checksums import BLOCK_BYTES, block_count
+from easydata.format.arrays import number_view
+from easydata.format.checksums import BLOCK_BYTES
 from easydata.format.ledger import Ledger
 from easydata.format.mapping import map_file
+from easydata.format.row_groups import read_row_group
 from easydata.format.stream import decode_batch
+from easydata.loader.packing_segments import ranges
 
 __all__ = ["OpenBatch", "Shards", "Verify"]
 
@@ -40,7 +43,7 @@ class OpenBatch:
     """A decoded record batch.
 
     Attributes:
-        batch: the record batch; its token column is a list column.
+        batch: the record batch; its token column is a list column, of one length or of any.
         values: uint16[tokens] (or another token type), read-only: all tokens of the batch.
     """
 
@@ -52,6 +55,8 @@ class OpenBatch:
     @cached_property
     def offsets(self) -> npt.NDArray[np.integer]:
         """int32 or int64[rows + 1]: where each row's tokens start in `values`."""
+        if pa.types.is_fixed_size_list(self._column.type):
+            return np.arange(len(self._column) + 1) * self._column.type.list_size
         return number_view(self._column.offsets)
 
 
@@ -87,23 +92,21 @@ class Shards:
         self._open_bytes = 0
         self._cache_bytes = cache_bytes
         self._lock = threading.Lock()
+        self._ahead = DecodeAhead(self._decode)
         has_checksums = len(ledger.checksums) > 0
         self._checked = np.full(len(ledger.checksums), verify == "never")
         self._all_checked = verify == "never" or not has_checksums
-        # Of each batch of a mapped shard: how many bytes after its start token 0 lies, and
-        # whether it has been opened and every byte of it checked.
+        # Of each batch of a mapped shard: how many bytes after its start token 0 lies.
         self._dtype = np.dtype(ledger.schema.field(token_column).type.value_type.to_pandas_dtype())
         self._token_offsets = np.zeros(len(ledger.batch_offsets), np.int64)
-        self._is_ready = np.zeros(len(ledger.batch_offsets), np.bool_)
-        self._regions = MappedRegions(len(ledger.batch_offsets), self._dtype)
         _all.add(self)
 
     def start_over(self) -> None:
         """In a forked child: a thread that is not there may have held a lock."""
         self._lock = threading.Lock()
+        self._ahead.start_over()
         if not self.is_mapped:
             self._open_bytes = sum(found.batch.nbytes for found in self._open.values())
-        self._regions.start_over()
 
     def shard_of(self, batch: int) -> int:
         """Index of the shard that holds a batch."""
@@ -143,7 +146,7 @@ class Shards:
         """
         found = self._open.get(batch)
         if found is None:
-            found = self._decode(batch)
+            found = self._ahead.take(batch)
             with self._lock:
                 if not self.is_mapped and batch not in self._open:
                     self._open_bytes += found.batch.nbytes
@@ -156,6 +159,27 @@ class Shards:
                 if batch in self._open:
                     self._open.move_to_end(batch)
         return found
+
+    def warm(self, batches: Iterable[int]) -> None:
+        """Decode these batches of compressed shards ahead, the first ones first, as far as they
+        fit into the cache together.
+        """
+        room = self._cache_bytes
+        wanted: list[int] = []
+        for batch in batches:
+            room -= self._decoded_bytes(batch)
+            if room < 0 and wanted:
+                break
+            if batch not in self._open:
+                wanted.append(batch)
+        self._ahead.announce(wanted)
+
+    def _decoded_bytes(self, batch: int) -> int:
+        """About how many bytes a decoded batch takes."""
+        ledger = self.ledger
+        tokens = int(ledger.first_tokens[batch + 1] - ledger.first_tokens[batch])
+        rows = int(ledger.first_rows[batch + 1] - ledger.first_rows[batch])
+        return tokens * self._dtype.itemsize + rows * 8
 
     def whole_batch(self, batch: int) -> pa.RecordBatch:
         """A record batch of which every byte has been checked."""
@@ -170,7 +194,10 @@ class Shards:
         return found.values[start:stop]
 
     def lengths(self) -> npt.NDArray[np.int64]:
-        """int64[rows]: tokens in each row of all batches."""
+        """int64[rows]: tokens in each row of all batches. Samples of one length are not read."""
+        kind = self.ledger.schema.field(self._token_column).type
+        if pa.types.is_fixed_size_list(kind):
+            return np.full(int(self.ledger.first_rows[-1]), kind.list_size, np.int64)
         found = np.empty(int(self.ledger.first_rows[-1]), np.int64)
         for batch, first in enumerate(self.ledger.first_rows[:-1].tolist()):
             offsets = self.open_batch(batch).offsets
@@ -186,39 +213,35 @@ class Shards:
         offset = int(self._token_offsets[batch])
         self._check(batch, offset + start * itemsize, offset + stop * itemsize)
 
-    def gather(
-        self, batches: npt.NDArray[np.int64], starts: npt.NDArray[np.int64], length: int
-    ) -> npt.NDArray[np.integer]:
-        """dtype[n, length]: runs of tokens of mapped shards, each inside its batch; copied.
+    def check_runs(
+        self,
+        batches: npt.NDArray[np.int64],
+        starts: npt.NDArray[np.int64],
+        sizes: npt.NDArray[np.int64],
+    ) -> None:
+        """Check the blocks that hold these runs of tokens of mapped batches.
 
         Args:
-            batches: int64[n], n ≥ 1.
+            batches: int64[n], which have been opened.
             starts: int64[n], tokens from the start of the batch.
-            length: tokens in each run, at least 1.
+            sizes: int64[n], bytes in each run.
         """
-        if not self._is_ready[batches].all():
-            self._make_ready(batches, starts, length)
-        return self._regions.gather(batches, starts, length)
-
-    def _make_ready(
-        self, batches: npt.NDArray[np.int64], starts: npt.NDArray[np.int64], length: int
-    ) -> None:
-        """Open the batches, and check the blocks that hold these runs."""
-        # np.unique would import numpy.ma: 15 ms, where all of opening takes 3.
-        for batch in sorted(set(batches[~self._is_ready[batches]].tolist())):
-            self.open_batch(batch)
-            first, stop = self._blocks_of(batch)
-            self._is_ready[batch] = self._all_checked or all(self._checked[first:stop])
-        if self._all_checked:
+        if self._all_checked or not len(batches):
             return
-        itemsize = self._dtype.itemsize
-        offsets = self._token_offsets[batches] + starts * itemsize
-        blocks = self.ledger.batch_first_blocks[batches]
-        low = blocks + offsets // BLOCK_BYTES
-        high = blocks + (offsets + length * itemsize - 1) // BLOCK_BYTES
-        doubtful = ~(self._checked[low] & self._checked[high]) | (high - low > 1)
-        for i in np.flatnonzero(doubtful).tolist():
-            self.check_tokens(int(batches[i]), int(starts[i]), int(starts[i]) + length)
+        offsets = self._token_offsets[batches] + starts * self._dtype.itemsize
+        low = offsets // BLOCK_BYTES
+        counts = np.where(sizes, (offsets + sizes - 1) // BLOCK_BYTES - low + 1, 0)
+        first = self.ledger.batch_first_blocks[batches]
+        blocks = ranges(first + low, counts)
+        doubtful = np.flatnonzero(~self._checked[blocks])
+        if not len(doubtful):
+            return
+        runs = np.repeat(np.arange(len(batches)), counts)[doubtful]
+        in_batch = blocks[doubtful] - first[runs]
+        for batch, block in sorted(
+            set(zip(batches[runs].tolist(), in_batch.tolist(), strict=True))
+        ):
+            self._check(batch, block * BLOCK_BYTES, block * BLOCK_BYTES + 1)
 
     def check_shard(self, shard: int) -> None:
         """Check every byte of a shard, and that each batch holds what the ledger says.
@@ -251,16 +274,14 @@ class Shards:
         rows = int(ledger.first_rows[batch + 1] - ledger.first_rows[batch])
         tokens = int(ledger.first_tokens[batch + 1] - ledger.first_tokens[batch])
         if (record_batch.num_rows, len(found.values)) != (rows, tokens):
-            # `gather` relies on these counts when it works out addresses.
+            # Addresses are worked out from these counts.
             raise self._damage(
                 batch,
                 f"it has {record_batch.num_rows} rows and {len(found.values)} tokens where the "
                 f"ledger says {rows} and {tokens}",
             )
         if self.is_mapped:
-            address = found.values.ctypes.data
-            self._token_offsets[batch] = address - message.address
-            self._regions.place(batch, address, tokens)
+            self._token_offsets[batch] = found.values.ctypes.data - message.address
         return found
 
     def _check_before_decoding(self, batch: int, message: pa.Buffer) -> None:
@@ -285,19 +306,9 @@ class Shards:
                     self._check(batch, start, start + buffer.size, message)
 
     def _read_row_group(self, batch: int) -> pa.RecordBatch:
-        import pyarrow.parquet as pq
-
         shard = self.shard_of(batch)
-        data = self.map_shard(shard)
         index = batch - int(self.ledger.first_batches[shard])
-        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
-        table = file.read_row_group(index).replace_schema_metadata(None)
-        table = table.cast(self.ledger.schema).combine_chunks()
-        batches = table.to_batches()
-        if not batches:
-            return empty_batch(self.ledger.schema)
-        batches[0].validate(full=True)
-        return batches[0]
+        return read_row_group(self.map_shard(shard), index, self.ledger.schema)
 
     def _message(self, batch: int) -> pa.Buffer:
         """The bytes of a batch, not checked."""
@@ -325,10 +336,6 @@ class Shards:
         if bad is not None:
             where = int(self.ledger.batch_offsets[batch]) + bad
             raise self._damage(batch, f"the checksum of bytes {where} and following does not match")
-
-    def _blocks_of(self, batch: int) -> tuple[int, int]:
-        first = int(self.ledger.batch_first_blocks[batch])
-        return first, first + block_count(int(self.ledger.batch_bytes[batch]))
 
     def _check_edges(self, shard: int) -> None:
         """Check what lies before and after the batches of a shard."""
@@ -375,7 +382,8 @@ class Shards:
     def _is_too_much(self) -> bool:
         if self.is_mapped:
             return len(self._open) > _MAPPED_BATCHES
-        return self._open_bytes > self._cache_bytes and len(self._open) > 1
+        ahead = sum(map(self._decoded_bytes, self._ahead.pending))
+        return self._open_bytes + ahead > self._cache_bytes and len(self._open) > 1
 
 
 def _start_over() -> None:

@@ -13,29 +13,25 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from easydata._units import parse_bytes
 from easydata.dataset._lineage import Lineage, lineage_of
-from easydata.dataset._opening import read_ledger
+from easydata.dataset._locating import TokenMemory
 from easydata.dataset._shards import Shards, Verify
 from easydata.dataset._verify import find_damage
 from easydata.errors import (
     CorruptShardError,
-    NotADatasetError,
     TokenizerError,
-    UsageError,
 )
 from easydata.format.arrays import number_array
-from easydata.format.directory import read_splits
 from easydata.format.ledger import Ledger
 from easydata.loader import DataLoader
+from easydata.loader._checks import check_runs
+from easydata.loader.rows import Pieces, fill_rows
 from easydata.metadata import CacheMetadata
 
 if TYPE_CHECKING:
-    import os
-
     from easydata.stages import Tokenizer
 
-__all__ = ["Lineage", "TokenDataset", "open_dataset", "open_splits"]
+__all__ = ["Lineage", "TokenDataset"]
 
 
 class TokenDataset:
@@ -62,8 +58,14 @@ class TokenDataset:
             cache_bytes=cache_bytes,
         )
 
+    @cached_property
+    def _memory(self) -> TokenMemory:
+        return TokenMemory(self._shards, self.dtype.itemsize)
+
     def __reduce__(self) -> tuple[Callable[..., TokenDataset], tuple[Any, ...]]:
-        return _reopen, (self.path, self._verify, self._cache_bytes)
+        from easydata.dataset._opening import reopen
+
+        return reopen, (self.path, self._verify, self._cache_bytes)
 
     def __repr__(self) -> str:
         return (
@@ -94,6 +96,12 @@ class TokenDataset:
     def fingerprint(self) -> str:
         """16 hexadecimal digits that follow from the content of the dataset."""
         return str(self.ledger.metadata.get("fingerprint", ""))
+
+    @property
+    def pad_token_id(self) -> int | None:
+        """What the tokenizer pads with; None if it does not say."""
+        found = self.ledger.metadata.get("tokenizer", {}).get("pad_id")
+        return None if found is None else int(found)
 
     @property
     def metadata(self) -> CacheMetadata:
@@ -211,57 +219,86 @@ class TokenDataset:
             length: tokens in each run, at least 1.
 
         Returns:
-            dtype[n, length], newly allocated.
+            dtype[n, length], newly allocated, at an address that is a multiple of 64.
 
         Raises:
             IndexError: a run does not lie within the stream.
         """
-        if not len(starts):
-            return np.empty((0, length), self.dtype)
-        # A negative start becomes a huge unsigned one.
-        if (starts.view(np.uint64) > max(self.num_tokens - length, 0)).any() or (
-            length > self.num_tokens
-        ):
-            raise IndexError(f"a run of {length} tokens outside the {self.num_tokens} there are")
-        if not self._shards.is_mapped:
-            return self._gather_one_by_one(starts, length)
-        first_tokens = self.ledger.first_tokens
-        batches = np.searchsorted(first_tokens, starts, side="right") - 1
-        local = starts - first_tokens[batches]
-        inside = starts + length <= first_tokens[batches + 1]
-        if inside.all():
-            return self._shards.gather(batches, local, length)
-        out = np.empty((len(starts), length), self.dtype)
-        if inside.any():
-            out[inside] = self._shards.gather(batches[inside], local[inside], length)
-        out[~inside] = self._gather_one_by_one(starts[~inside], length)
-        return out
+        pieces = self.locate(starts, length)
+        rows = fill_rows(pieces, None, num_items=length, dtype=self.dtype, pad_id=None)
+        return rows.copy(0, len(starts))
 
-    def _gather_one_by_one(self, starts: npt.NDArray[np.int64], length: int) -> npt.NDArray[Any]:
-        out = np.empty((len(starts), length), self.dtype)
-        for i, start in enumerate(starts.tolist()):
-            out[i] = self.tokens(start, start + length)
-        return out
+    def locate(self, starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64] | int) -> Pieces:
+        """Where runs of the token stream lie in memory, for a loader; see `TokenSource.locate`."""
+        check_runs(starts, lengths, self.num_tokens)
+        return self._memory.locate(starts, lengths)
 
-    def loader(
-        self,
-        batch_size: int,
-        seq_len: int,
-        *,
-        shuffle: bool = False,
-        seed: int = 0,
-        epochs: int | None = 1,
-        drop_last: bool = True,
-    ) -> DataLoader:
-        """Batches of fixed-length chunks of the token stream; see `easydata.DataLoader`."""
-        return DataLoader(
-            self,
-            batch_size,
-            seq_len,
-            shuffle=shuffle,
-            seed=seed,
-            epochs=epochs,
-            drop_last=drop_last,
+    def loader(self, batch_size: int, seq_len: int | None = None, **options: Any) -> DataLoader:
+        """Batches of fixed-length samples: `easydata.DataLoader` of this dataset."""
+        return DataLoader(self, batch_size, seq_len, **options)
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether tokens are read where they lie in the files; else they are decoded first."""
+        return self._shards.is_mapped
+
+    @property
+    def seq_len(self) -> int | None:
+        """Tokens in every row of a dataset of samples; None of a dataset of documents."""
+        kind = self.schema.field(self._token_column).type
+        return int(kind.list_size) if pa.types.is_fixed_size_list(kind) else None
+
+    @property
+    def first_rows(self) -> npt.NDArray[np.int64]:
+        """int64[batches + 1]: the first row of each record batch, and the number of all."""
+        return self.ledger.first_rows
+
+    @property
+    def first_tokens(self) -> npt.NDArray[np.int64]:
+        """int64[batches + 1]: the first token of each record batch, and the number of all."""
+        return self.ledger.first_tokens
+
+    @cached_property
+    def sample_columns(self) -> dict[str, np.dtype[Any]]:
+        """Of samples of one length: the type of each column of such lists of numbers, the token
+        ids first.
+        """
+        names = [self._token_column, *self.schema.names]
+        return {
+            name: np.dtype(kind.value_type.to_pandas_dtype())
+            for name in names
+            if pa.types.is_fixed_size_list(kind := self.schema.field(name).type)
+            and kind.list_size == self.seq_len
+            and pa.types.is_integer(kind.value_type)
+        }
+
+    def locate_samples(self, column: str, samples: npt.NDArray[np.int64]) -> Pieces:
+        """Where rows of samples of one length lie in memory, for a loader.
+
+        Args:
+            column: one of `sample_columns`.
+            samples: int64[n], numbers of rows.
+        """
+        assert self.seq_len is not None
+        if column == self._token_column:
+            return self.locate(samples * self.seq_len, self.seq_len)
+        itemsize = self.sample_columns[column].itemsize
+        return self._memory.locate_rows(column, samples, self.seq_len, itemsize)
+
+    def warm(self, runs: npt.NDArray[np.int64]) -> None:
+        """Decode ahead, on threads, what holds these runs of tokens; for a loader.
+
+        Args:
+            runs: int64[n, 2], from the first token to before the second, soonest first.
+        """
+        if self.is_mapped:
+            return
+        lows = self.first_tokens.searchsorted(runs[:, 0], side="right") - 1
+        highs = self.first_tokens.searchsorted(runs[:, 1])
+        self._shards.warm(
+            batch
+            for low, high in zip(lows.tolist(), highs.tolist(), strict=True)
+            for batch in range(low, high)
         )
 
     def lineage(self, row: int) -> Lineage:
@@ -331,69 +368,3 @@ class TokenDataset:
         # For one number, bisecting a list takes a tenth of the time of np.searchsorted.
         first_rows: list[int] = self.ledger.first_rows.tolist()
         return first_rows
-
-
-def open_dataset(
-    path: str | os.PathLike[str],
-    *,
-    split: str | None = None,
-    verify: Verify = "lazy",
-    cache_bytes: int | str = "1GiB",
-) -> TokenDataset:
-    """Open a dataset directory. Costs the same for 1 shard and 10,000.
-
-    Args:
-        path: a directory made by `build`, or by `Dataset.save_to_disk` (with a warning: it has
-            no checksums, no lineage and no metadata).
-        split: which split to open, if the directory holds several.
-        verify: when bytes are compared with their checksums: "lazy" when first touched, each
-            once; "open" all of them now; "never".
-        cache_bytes: how much decoded data of a compressed dataset is kept in memory.
-
-    Raises:
-        NotADatasetError: there is no complete dataset.
-        CorruptShardError: the ledger is damaged, or with verify="open" anything is.
-        FormatVersionError: a newer easydata wrote it.
-    """
-    if verify not in ("lazy", "open", "never"):
-        raise UsageError(f"verify is {verify!r}; choose 'lazy', 'open' or 'never'.")
-    directory = Path(path)
-    if split is not None:
-        names = read_splits(directory)
-        if names is None or split not in names:
-            have = f"its splits are {', '.join(names)}" if names else "it has no splits"
-            raise NotADatasetError(f"{directory} has no split {split!r}; {have}.")
-        directory = directory / split
-    ledger = read_ledger(directory)
-    if ledger.metadata["token_column"] is None:
-        raise NotADatasetError(f"{directory} has no tokens: {ledger.metadata['why_no_tokens']}")
-    dataset = TokenDataset(
-        directory,
-        ledger,
-        verify=verify,
-        cache_bytes=parse_bytes(cache_bytes, name="cache_bytes") if cache_bytes != 0 else 0,
-    )
-    if verify == "open":
-        dataset.verify()
-    return dataset
-
-
-def open_splits(
-    path: str | os.PathLike[str], *, verify: Verify = "lazy"
-) -> dict[str, TokenDataset]:
-    """Open every split of a directory that `build(splits=…)` made.
-
-    Raises:
-        NotADatasetError: the directory holds no splits.
-    """
-    names = read_splits(Path(path))
-    if names is None:
-        raise NotADatasetError(f"{path} has no splits. Open it with easydata.open_dataset.")
-    return {name: open_dataset(path, split=name, verify=verify) for name in names}
-
-
-def _reopen(path: Path, verify: Verify, cache_bytes: int) -> TokenDataset:
-    # What was checked at opening need not be checked again in every worker process.
-    return open_dataset(
-        path, verify="lazy" if verify == "open" else verify, cache_bytes=cache_bytes
-    )

@@ -12,6 +12,7 @@ import importlib.util
 import types
 from collections import deque
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, cast
 
 from easydata.fingerprint import _origin
@@ -137,7 +138,7 @@ class Walk(Describer):
         for name in sorted(used.attributes & _UNSEEN.keys()):
             self._refuse(f"`{name}`{mine}", _UNSEEN[name])
         own = function.__globals__
-        outer: dict[str, Any] = function.__builtins__
+        outer: dict[str, Any] = attrgetter("__builtins__")(function)  # mypy may not know it
         label = self._namespace(own)
         for name, chains in sorted(used.loads.items()):
             where = f"the global `{name}`{mine}"

@@ -1,5 +1,6 @@
 """From any stream of tokens to batches."""
 
-from easydata.loader.data_loader import DataLoader, TokenSource
+from easydata.loader.data_loader import DataLoader
+from easydata.loader.protocols import TokenSource
 
 __all__ = ["DataLoader", "TokenSource"]

@@ -15,6 +15,7 @@ __all__ = [
     "check_lengths",
     "check_numbers",
     "check_pad_id",
+    "check_runs",
     "check_seed",
     "has_all",
     "whole_number",
@@ -119,3 +120,22 @@ def check_numbers(numbers: npt.NDArray[np.integer[Any]], count: int, what: str) 
 def has_all(value: object, *names: str) -> bool:
     """True if the value has all these attributes."""
     return all(hasattr(value, name) for name in names)
+
+
+def check_runs(
+    starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64] | int, num_tokens: int
+) -> None:
+    """Refuse runs that do not lie within a stream of tokens.
+
+    Raises:
+        IndexError: one does not.
+    """
+    if not len(starts):
+        return
+    # In unsigned numbers, what is negative becomes huge.
+    room = np.subtract(num_tokens, lengths)
+    is_wrong = (np.min(room) < 0) | (np.max(room) > num_tokens)
+    if is_wrong or (starts.view(np.uint64) > np.asarray(room).view(np.uint64)).any():
+        bad = int(np.flatnonzero((starts < 0) | (starts > room) | (room > num_tokens))[0])
+        length = np.broadcast_to(lengths, starts.shape)[bad]
+        raise IndexError(f"{length} tokens from {starts[bad]} on, of {num_tokens}")

@@ -2,183 +2,310 @@
 
 from __future__ import annotations
 
+import copy
 import operator
-from collections.abc import Iterable, Iterator
-from contextlib import closing
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import numpy.typing as npt
 
-from easydata._optional import require
 from easydata.errors import UsageError
-from easydata.loader._checks import check_count, check_seed, has_all, whole_number
+from easydata.loader._checks import check_count, check_seed, whole_number
+from easydata.loader.columns import Columns
+from easydata.loader.inputs import as_samples, block_borders, is_mixture
+from easydata.loader.iteration import (
+    Batch,
+    BatchIterator,
+    LoaderStats,
+    Progress,
+    Share,
+    read_batches,
+)
 from easydata.loader.order import SampleOrder
-from easydata.loader.samples import ConcatSamples, SampleSource
+from easydata.loader.protocols import SampleSource, TokenSource
+from easydata.loader.samples import description
+from easydata.loader.state import place_of, state_of
+from easydata.loader.walk import MixtureWalk, Place, SourceWalk, Walk
 
 if TYPE_CHECKING:
+    from jax.sharding import Sharding
+
+    from easydata.loader.grain_data import GrainBatches
+    from easydata.loader.jax_data import JaxBatches
     from easydata.loader.mixing import Mixture
+    from easydata.loader.schedule import Weights
+    from easydata.loader.torch_data import TorchBatches
 
-__all__ = ["DataLoader", "LoaderStats", "TokenSource"]
-
-# The order of this many samples is worked out at once: enough to make NumPy's cost per call
-# vanish, few enough to stay in the cache of a core.
-_ORDER_CHUNK = 16_384
-# The first batch should not wait for that, so it begins with so many batches, and doubles.
-_FIRST_BATCHES = 4
-
-# int64[1, n]: numbers of samples; of a mixture int64[2, n]: numbers of their sources above.
-_Places = npt.NDArray[np.int64]
-
-
-class TokenSource(Protocol):
-    """A stream of tokens that can be read anywhere. `TokenDataset` is one."""
-
-    @property
-    def num_tokens(self) -> int: ...
-
-    @property
-    def dtype(self) -> np.dtype[Any]: ...
-
-    def tokens(self, start: int, stop: int) -> npt.NDArray[Any]:
-        """dtype[stop - start]: a run of the stream, a read-only view where possible."""
-
-    def gather(self, starts: npt.NDArray[np.int64], length: int) -> npt.NDArray[Any]:
-        """dtype[n, length]: the runs that begin at `starts`, copied."""
-
-
-@dataclass(slots=True)
-class LoaderStats:
-    """What one iteration over a `DataLoader` has handed out so far."""
-
-    batches: int = 0
-    samples: int = 0
-    tokens: int = 0  # padding included
-    samples_by_source: dict[str, int] = field(default_factory=dict)  # of a mixture
+__all__ = ["DataLoader"]
 
 
 class DataLoader:
-    """Batches of samples; iterating twice gives the same batches twice.
+    """Batches of samples of one length, in an order that nothing but the data and the seed decide.
 
-    Of a stream of tokens, sample i is tokens [i·seq_len, (i+1)·seq_len); those after the last
-    whole sample are left out (`tokens_left_out`). The order is a pure function of the number of
-    samples, the seed and the epoch, or of the mixture. Batches run across the ends of epochs.
+    The sequence of samples is a pure function of the data, the packing, `seq_len`, the mixture,
+    the seed and the epoch. A batch is the next `batch_size` of them; batches run across the ends
+    of epochs. Of `shard_count` hosts, each is given its run of the samples of every batch, so
+    that together they read the same sequence, however many they are.
 
-    Each batch is a dict of the arrays that the source's `read` gives, `input_ids`:
-    dtype[batch_size, seq_len] among them. Of a stream of tokens it is a read-only view of the file
-    wherever the samples of the batch follow one another in one record batch, else an array of its
-    own.
+    Each batch is a dict of arrays [samples, seq_len]: `input_ids`, and what `columns` asks for.
+    `input_ids` is a read-only view of the data's memory where the samples of the batch follow one
+    another there, else a copy, at an address that is a multiple of 64; several small batches may
+    be copied into one buffer, and keep it alive together. `stats` counts both.
+
+    Iterating anew begins anew; to go on where an iteration stopped, keep the iterator, or its
+    state. `state_dict()` is where the latest iteration stands, in samples consumed by all hosts:
+    with it another loader of the same sequence goes on there at once, with any batch size and any
+    number of hosts.
     """
 
     def __init__(
         self,
-        source: TokenSource | SampleSource | Mixture,
+        data: TokenSource | SampleSource | Mixture | Mapping[str, Any] | Any,
         batch_size: int,
         seq_len: int | None = None,
         *,
-        shuffle: bool = False,
+        pack: str = "concat",
+        columns: Sequence[str] | None = None,
+        dtype: npt.DTypeLike | None = None,
+        pad_token_id: int | None = None,
+        weights: Weights | None = None,
+        weight_schedule: Sequence[tuple[int, Weights]] | None = None,
+        stop_strategy: str = "restart",
+        shuffle: bool | Literal["block"] = True,
         seed: int = 0,
-        epochs: int | None = 1,
+        epochs: int | None = None,
+        shard_index: int = 0,
+        shard_count: int = 1,
         drop_last: bool = True,
         shuffle_buffer_size: int | None = None,
-        prefetch_workers: int = 0,
-        prefetch_buffer_size: int = 4,
-        prefetch_to_device: bool = False,
+        prefetch: int = 0,
+        prefetch_workers: int = 1,
     ) -> None:
         """
         Args:
-            source: a stream of tokens, samples, or a mixture, which shuffles its sources itself
-                and of which an epoch is as many samples as all its sources hold.
-            batch_size: samples in a batch.
-            seq_len: tokens in a sample; needed for a stream of tokens only.
-            shuffle: visit the samples of each epoch in an order of its own.
+            data: a dataset as `open_dataset` opens it, or another stream of tokens; a `datasets`
+                dataset of tokens; samples; a mixture; or several of the first by name, which are
+                mixed.
+            batch_size: samples in a batch of all hosts together; `shard_count` divides it.
+            seq_len: tokens in a sample; needed for what is not samples already.
+            pack: how documents become samples, see `easydata.pack`: "concat", "greedy", "pool",
+                "first_fit", "best_fit" or "pad". What "concat" leaves over at the end is in
+                `tokens_left_out`, unless there is a `pad_token_id`.
+            columns: the arrays of a batch, of `input_ids`, `segment_ids`, `positions`,
+                `loss_mask`, `labels` and `document_ids`; None for `input_ids` and what the packing
+                needs: `segment_ids`, `positions` and `loss_mask` unless it is "concat".
+            dtype: of `input_ids`; None leaves them as they are stored.
+            pad_token_id: fills samples up; None takes that of the data's tokenizer where needed.
+            weights: shares of samples of several sources, by name or in order; None makes them
+                proportional to the samples they have.
+            weight_schedule: points (step, weights) in place of `weights`, see `Mixture`; a step
+                is a batch.
+            stop_strategy: of several sources, where they end: see `Mixture`.
+            shuffle: True visits the samples of each epoch in an order of its own; "block" shuffles
+                blocks of neighbours, for data that is compressed or far away (see `BlockOrder`);
+                False takes them as they come.
             seed: chooses the orders, 0 to 2^64 - 1.
-            epochs: how often every sample is visited; None for ever. A mixture that its
-                stop_strategy ends takes 1.
+            epochs: how often every sample is visited; None for ever, or as `stop_strategy` says.
+            shard_index: this host, from 0.
+            shard_count: how many hosts there are.
             drop_last: leave out the last batch of all if it is not full.
-            shuffle_buffer_size: shuffle only inside runs of so many samples, for data that is
-                read from its start to its end; None shuffles all.
-            prefetch_workers: threads that read ahead; 0 for none.
-            prefetch_buffer_size: batches that they read ahead at most.
-            prefetch_to_device: put the arrays on the first JAX device of this process, by the
-                threads if any.
+            shuffle_buffer_size: shuffle only inside runs of so many samples.
+            prefetch: batches that threads read ahead; 0 reads when asked, which is the fastest for
+                data in memory.
+            prefetch_workers: how many threads.
 
         Raises:
-            UsageError: an argument is out of range or contradicts the source, or there is no
-                whole sample or batch.
-            MissingDependencyError: `prefetch_to_device` without JAX.
+            UsageError: an argument is out of range or contradicts another or the data, or there
+                is no whole sample or batch.
         """
+        self._arguments = {name: value for name, value in locals().items() if name != "self"}
         self.batch_size = check_count(batch_size, "batch_size")
-        self._prefetch_workers = check_count(prefetch_workers, "prefetch_workers", least=0)
-        self._prefetch_buffer_size = check_count(prefetch_buffer_size, "prefetch_buffer_size")
+        self._share = _share(self.batch_size, shard_index, shard_count, drop_last=drop_last)
+        self._prefetch = check_count(prefetch, "prefetch", least=0)
+        self._prefetch_workers = check_count(prefetch_workers, "prefetch_workers")
         self.seed = check_seed(seed)
         self.epochs = None if epochs is None else whole_number(epochs)
         if epochs is not None and (self.epochs is None or self.epochs < 1):
             raise UsageError(f"epochs is {epochs!r}; give 1 or more, or None to go on for ever.")
         if seq_len is not None:
             seq_len = check_count(seq_len, "seq_len")
-        if prefetch_to_device:
-            require("jax", extra="jax", purpose="prefetch_to_device=True")
+        self.columns = Columns(columns, dtype)
         self.shuffle = shuffle
         self.drop_last = drop_last
-        self.stats = LoaderStats()
-        self._prefetch_to_device = prefetch_to_device
-        self._mixture = _as_mixture(source)
-        if self._mixture is None:
-            samples = _as_samples(source, seq_len)
-            self._source: SampleSource | Mixture = samples
-            self._order = SampleOrder(
-                samples.num_samples, shuffle=shuffle, seed=seed, window=shuffle_buffer_size
-            )
+        mixing = {
+            "weights": weights,
+            "schedule": weight_schedule,
+            "stop_strategy": stop_strategy,
+            "batch_size": self.batch_size,
+            "seed": seed,
+            "shuffle": shuffle,
+            "shuffle_buffer_size": shuffle_buffer_size,
+        }
+        samples = as_samples(
+            data, seq_len, pack=pack, pad_token_id=pad_token_id, columns=self.columns, mixing=mixing
+        )
+        self._source = samples
+        if is_mixture(samples):
+            self._sequence = samples.description
+            self._check_mixture(samples)
         else:
-            if shuffle or self.seed != 0 or shuffle_buffer_size is not None:
-                raise UsageError(
-                    "a mixture shuffles its sources itself; give shuffle, seed and "
-                    "shuffle_buffer_size to Mixture, not to the loader of it."
-                )
-            self._source = self._mixture
-            self._check_mixture(self._mixture)
-        self.seq_len = self._source.seq_len
-        if seq_len not in {None, self.seq_len}:
-            raise UsageError(
-                f"seq_len is {seq_len}, but the source has samples of {self.seq_len} tokens; "
-                "leave seq_len out."
+            blocks = block_borders(samples) if shuffle == "block" else None
+            self._sample_order = SampleOrder(
+                samples.num_samples,
+                shuffle=shuffle,
+                seed=seed,
+                window=shuffle_buffer_size,
+                blocks=blocks,
             )
-        if drop_last:
-            self._check_one_batch()
+            self._sequence = description(samples) | self._sample_order.description
+        self.seq_len = samples.seq_len
+        if seq_len is not None and seq_len != self.seq_len:
+            raise UsageError(
+                f"seq_len is {seq_len}, but the samples have {self.seq_len} tokens; leave "
+                "seq_len out."
+            )
+        self._begin = Place(0)
+        self._progress = Progress(self._begin)
+        self._check_one_batch()
 
-    def _check_mixture(self, mixture: Mixture) -> None:
-        if mixture.batch_size not in {None, self.batch_size}:
-            raise UsageError(
-                f"batch_size is {self.batch_size}, but the mixture counts steps of "
-                f"{mixture.batch_size} samples; give both the same."
-            )
-        if mixture.stop_strategy != "restart" and self.epochs != 1:
-            raise UsageError(
-                f"epochs is {self.epochs}, but stop_strategy={mixture.stop_strategy!r} says where "
-                "the mixture ends; mix with stop_strategy='restart' to go on."
+    def __len__(self) -> int:
+        """Number of batches of an iteration from the start.
+
+        Raises:
+            TypeError: there is no end to them.
+        """
+        end = self._end
+        if end is None:
+            raise TypeError("a loader with epochs=None has no length")
+        return end // self.batch_size if self.drop_last else -(-end // self.batch_size)
+
+    def __iter__(self) -> BatchIterator:
+        """A new iteration: from the start, or once from the state that was loaded."""
+        iterator = self.iterate(self._begin)
+        self._begin, self._progress = Place(0), iterator.progress
+        return iterator
+
+    def iterate(self, place: Place, *, worker: int = 0, workers: int = 1) -> BatchIterator:
+        """An iteration from a place on, which the loader's own state does not follow.
+
+        Args:
+            place: where to begin.
+            worker: one of `workers` readers that take the batches of this host in turn.
+            workers: how many readers there are.
+        """
+        dtype = getattr(self._source, "dtype", None)
+        rows = self._share.batch_size // self._share.hosts
+        # Samples as they come are views, batch by batch, where they can be; and every batch of
+        # those that are copied together begins at a multiple of 64 bytes.
+        is_copied = self.shuffle is not False or is_mixture(self._source)
+        sample_bytes = None
+        if dtype is not None and is_copied and rows * self.seq_len % 64 == 0:
+            sample_bytes = self.seq_len * dtype.itemsize
+
+        def start(place: Place, *, is_first: bool) -> Generator[list[Batch]]:
+            # After a batch of one reader, those of all others come before its next one.
+            turn = worker if is_first else workers - 1
+            return read_batches(
+                self._walk(place),
+                self._share._replace(worker=turn, workers=workers),
+                self.columns.finish,
+                sample_bytes=sample_bytes,
+                # Samples from everywhere would have everything decoded.
+                locates_ahead=getattr(self._source, "is_mapped", True) or self.shuffle is not True,
+                prefetch=self._prefetch,
+                prefetch_workers=self._prefetch_workers,
             )
 
-    def _check_one_batch(self) -> None:
-        if self._ends_itself is None:
-            if self.epochs is None:
-                return
-            samples = self.epochs * self.num_samples
-        else:
-            samples = len(self._ends_itself.start().take_sources(self.batch_size))
-        if samples < self.batch_size:
-            raise UsageError(
-                f"batch_size is {self.batch_size}, but there are only {samples} "
-                f"samples of {self.seq_len} tokens; choose a smaller batch_size or "
-                "drop_last=False."
-            )
+        return BatchIterator(start, Progress(place), self.sequence)
+
+    def to_jax(
+        self,
+        sharding: Sharding | None = None,
+        *,
+        prefetch: int = 2,
+        dtype: npt.DTypeLike | None = None,
+    ) -> JaxBatches:
+        """The same batches as dicts of `jax.Array`, put on their devices ahead of their steps.
+
+        Iterating them is iterating the loader: the state of both is where the reader stands, and
+        a state that the loader was given is where the next iteration begins. On the CPU, an array
+        is the memory of the batch itself where its address is a multiple of 64.
+
+        Args:
+            sharding: of global arrays [batch_size, seq_len]; each process gives the rows that its
+                devices hold: `shard_index=jax.process_index()`,
+                `shard_count=jax.process_count()`. None puts what this loader reads on JAX's
+                default device, which is one of this process.
+            prefetch: batches that are put beyond the one that is asked for.
+            dtype: of `input_ids`, which are cast on the device: narrow ones travel.
+
+        Raises:
+            MissingDependencyError: JAX is not installed.
+            UsageError: the devices of `sharding` do not divide a batch, or those of this process
+                hold other rows than this loader reads, or the last batch may be smaller, or
+                `dtype` is no type of whole numbers that JAX has.
+        """
+        from easydata.loader.jax_data import JaxBatches
+
+        return JaxBatches(self, self._share, sharding, prefetch=prefetch, dtype=dtype)
+
+    def to_torch(self, *, for_transformers: bool = False) -> TorchBatches:
+        """The batches as an iterable PyTorch dataset, from where the loader would begin now.
+
+        Args:
+            for_transformers: see `TorchDataset`.
+
+        Raises:
+            MissingDependencyError: PyTorch is not installed.
+            UsageError: it is for Transformers, but the columns have no labels.
+        """
+        from easydata.loader.torch_data import TorchBatches
+
+        return TorchBatches(self, self._begin, for_transformers=for_transformers)
+
+    def to_grain(self) -> GrainBatches:
+        """The batches by number, from where the loader would begin now, as a source for Grain."""
+        from easydata.loader.grain_data import GrainBatches
+
+        return GrainBatches(self, self._begin)
+
+    def __reduce__(self) -> tuple[Callable[[], DataLoader], tuple[()], dict[str, Any]]:
+        # A dataset is pickled by its path: so small, whatever plan or order was made for it.
+        return partial(type(self), **self._arguments), (), {"_begin": self._begin}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the latest iteration stands, as a JSON value of constant size.
+
+        Batches that were read ahead do not count. The state of a loader that was not iterated is
+        where it would begin.
+        """
+        return state_of(self._progress.place, self.sequence)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Let the next iteration go on where the state was taken, without a repeat or a gap.
+
+        Raises:
+            UsageError: the state is of another sequence of samples; says what differs.
+            FormatVersionError: a newer easydata made it.
+        """
+        place = place_of(state, self._sequence)
+        self._walk(place)  # refuses what cannot be the counts of a mixture
+        self._begin = place
+        self._progress = Progress(self._begin)
+
+    get_state = state_dict
+    set_state = load_state_dict
 
     @property
-    def _ends_itself(self) -> Mixture | None:
-        """The mixture, if it says itself where it ends."""
-        mixture = self._mixture
-        return None if mixture is None or mixture.stop_strategy == "restart" else mixture
+    def sequence(self) -> dict[str, Any]:
+        """What the sequence of samples follows from: JSON values, fingerprints among them."""
+        return copy.deepcopy(self._sequence)
+
+    @property
+    def stats(self) -> LoaderStats:
+        """What the latest iteration has handed out."""
+        return self._progress.stats
 
     @property
     def num_samples(self) -> int:
@@ -187,115 +314,54 @@ class DataLoader:
 
     @property
     def tokens_left_out(self) -> int:
-        """Tokens at the end of a stream of tokens that fill no sample; 0 for other sources."""
-        return self._source.tokens_left_out if isinstance(self._source, ConcatSamples) else 0
+        """Tokens at the end of a stream of tokens that are in no sample."""
+        return int(getattr(self._source, "tokens_left_out", 0))
 
-    def __len__(self) -> int:
-        """Number of batches.
+    def _walk(self, place: Place) -> Walk:
+        if is_mixture(self._source):
+            end = None if self._ends_itself else self._end
+            return MixtureWalk(self._source, end, place)
+        return SourceWalk(self._source, self._sample_order, self._end, place)
 
-        Raises:
-            TypeError: there is no end to them.
-        """
-        if self.epochs is None:
-            raise TypeError("a loader with epochs=None has no length")
-        samples = self.epochs * self.num_samples
-        return samples // self.batch_size if self.drop_last else -(-samples // self.batch_size)
+    @property
+    def _ends_itself(self) -> bool:
+        """Whether the mixture says itself where it ends."""
+        return is_mixture(self._source) and self._source.stop_strategy != "restart"
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        """A new iteration, which `stats` counts from now on."""
-        self.stats = LoaderStats()
-        if self._mixture is not None:
-            self.stats.samples_by_source = dict.fromkeys(self._mixture.sources, 0)
-        return self._batches(self.stats)
+    @property
+    def _end(self) -> int | None:
+        """Samples of an iteration from the start; None if there is no end to them."""
+        if self._ends_itself:
+            return self.num_samples
+        return None if self.epochs is None else self.epochs * self.num_samples
 
-    def _batches(self, stats: LoaderStats) -> Iterator[dict[str, Any]]:
-        if not self._prefetch_workers:
-            # No `map`, which would take a StopIteration of the source for the end.
-            yield from self._counted((self._read(places) for places in self._places()), stats)
+    def _check_mixture(self, mixture: Mixture) -> None:
+        if mixture.stop_strategy != "restart" and self.epochs not in {None, 1}:
+            raise UsageError(
+                f"epochs is {self.epochs}, but stop_strategy={mixture.stop_strategy!r} says where "
+                "the mixture ends; mix with stop_strategy='restart' to go on."
+            )
+
+    def _check_one_batch(self) -> None:
+        if not self.drop_last or (self.epochs is None and not self._ends_itself):
             return
-        from easydata.loader.prefetch import Prefetcher
-
-        ahead = Prefetcher(
-            self._read,
-            self._places(),
-            workers=self._prefetch_workers,
-            buffer_size=self._prefetch_buffer_size,
-        )
-        with closing(ahead):
-            yield from self._counted(ahead, stats)
-
-    def _counted(
-        self, batches: Iterable[tuple[_Places, dict[str, Any]]], stats: LoaderStats
-    ) -> Iterator[dict[str, Any]]:
-        for places, batch in batches:
-            stats.batches += 1
-            stats.samples += places.shape[1]
-            stats.tokens += places.shape[1] * self.seq_len
-            if self._mixture is not None:
-                counts = np.bincount(places[0], minlength=len(self._mixture.sources)).tolist()
-                for name, count in zip(self._mixture.sources, counts, strict=True):
-                    stats.samples_by_source[name] += count
-            yield batch
-            del batch  # its memory is free for the next one
-
-    def _read(self, places: _Places) -> tuple[_Places, dict[str, Any]]:
-        batch = self._source.read(*places)
-        if self._prefetch_to_device:
-            from easydata.loader.prefetch import to_device
-
-            batch = to_device(batch)
-        return places, batch
-
-    def _places(self) -> Iterator[_Places]:
-        """Where the samples of each batch are."""
-        rest: _Places | None = None
-        for chunk in self._ordered():
-            places = chunk if rest is None else np.concatenate([rest, chunk], axis=1)
-            full = places.shape[1] - places.shape[1] % self.batch_size
-            for start in range(0, full, self.batch_size):
-                yield places[:, start : start + self.batch_size]
-            rest = places[:, full:]
-        if rest is not None and rest.size and not self.drop_last:
-            yield rest
-
-    def _ordered(self) -> Iterator[_Places]:
-        """Where all the samples are, in the order of visit, in chunks."""
-        run = None if self._mixture is None else self._mixture.start()
-        end = None
-        if self.epochs is not None and self._ends_itself is None:
-            end = self.epochs * self.num_samples
-        start, size = 0, min(_FIRST_BATCHES * self.batch_size, _ORDER_CHUNK)
-        while end is None or start < end:
-            stop = start + size if end is None else min(start + size, end)
-            if run is None:
-                yield self._order.visits(start, stop)[np.newaxis]
-            else:
-                places = np.array(run.take(stop - start), np.int64)
-                if not places.size:
-                    return
-                yield places
-            start, size = stop, min(2 * size, _ORDER_CHUNK)
+        stretch = self._walk(Place(0)).take(self.batch_size)
+        if stretch.num_samples < self.batch_size:
+            raise UsageError(
+                f"batch_size is {self.batch_size}, but there are only {stretch.num_samples} "
+                f"samples of {self.seq_len} tokens; choose a smaller batch_size or "
+                "drop_last=False."
+            )
 
 
-# Most loaders are of one stream of tokens: they need not wait for the modules of the others.
-
-
-def _as_mixture(source: TokenSource | SampleSource | Mixture) -> Mixture | None:
-    if not hasattr(source, "start"):
-        return None
-    from easydata.loader.mixing import Mixture
-
-    return source if isinstance(source, Mixture) else None
-
-
-def _as_samples(source: TokenSource | SampleSource | Mixture, seq_len: int | None) -> SampleSource:
-    if has_all(source, "num_samples", "seq_len", "read"):
-        return cast("SampleSource", source)
-    if not has_all(source, "num_tokens", "dtype", "tokens", "gather"):
+def _share(batch_size: int, index: int, count: int, *, drop_last: bool) -> Share:
+    count = check_count(count, "shard_count")
+    index = check_count(index, "shard_index", least=0)
+    if index >= count:
+        raise UsageError(f"shard_index is {index}; with shard_count={count} it must be below.")
+    if batch_size % count:
         raise UsageError(
-            f"a {type(source).__name__} is no source of samples; give a dataset as open_dataset "
-            "opens it, another stream of tokens, samples, or a mixture."
+            f"batch_size is {batch_size}, of all hosts together, and shard_count is {count}; "
+            "choose a batch_size that it divides."
         )
-    if seq_len is None:
-        raise UsageError("seq_len is None, but a stream of tokens needs it; give seq_len.")
-    return ConcatSamples(cast("TokenSource", source), seq_len)
+    return Share(batch_size, index, count, drop_last=drop_last)

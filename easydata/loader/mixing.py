@@ -16,8 +16,11 @@ from easydata.fingerprint import fingerprint_json
 from easydata.loader._checks import check_count, check_numbers, check_seed, has_all
 from easydata.loader.interleave import Interleaving
 from easydata.loader.order import SampleOrder
-from easydata.loader.samples import SampleSource
+from easydata.loader.protocols import Arrays, LocatedSamples, SampleSource
+from easydata.loader.rows import empty_aligned
+from easydata.loader.samples import description
 from easydata.loader.schedule import Weights, WeightSchedule
+from easydata.loader.walk import locate
 
 __all__ = ["Mixture", "MixtureRun"]
 
@@ -131,8 +134,25 @@ class Mixture:
     @cached_property
     def fingerprint(self) -> str:
         """Identity of the samples and of all that decides about their order."""
-        sources = [[name, source.fingerprint] for name, source in self.sources.items()]
-        return fingerprint_json({"mixture": self._parts, "sources": sources})
+        return fingerprint_json(self.description)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What the sequence of samples follows from, in JSON values."""
+        sources = {
+            name: fingerprint_json(description(source)) for name, source in self.sources.items()
+        }
+        return {"sources": sources, **self._parts}
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of `input_ids`."""
+        return self._dtypes["input_ids"]
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether reading needs no decoding."""
+        return all(getattr(source, "is_mapped", True) for source in self.sources.values())
 
     @cached_property
     def num_samples(self) -> int:
@@ -187,17 +207,18 @@ class Mixture:
             UsageError: the sources do not give the same arrays.
             IndexError: there is no such source or sample.
         """
+        return self.locate(sources, samples).read(0, len(samples))
+
+    def locate(
+        self, sources: npt.NDArray[np.integer[Any]], samples: npt.NDArray[np.int64]
+    ) -> LocatedMixture:
+        """Samples by source and number, as `read`; see `LocatedSamples`."""
         check_numbers(sources, len(self.sources), "source")
-        batch = {
-            name: np.empty((len(samples), self.seq_len), dtype)
-            for name, dtype in self._dtypes.items()
-        }
-        for number, source in enumerate(self.sources.values()):
-            rows = np.flatnonzero(sources == number)
-            if len(rows):
-                for name, array in source.read(samples[rows]).items():
-                    batch[name][rows] = array
-        return batch
+        located = [
+            locate(source, samples[sources == number])
+            for number, source in enumerate(self.sources.values())
+        ]
+        return LocatedMixture(sources, located, self.seq_len, self._dtypes)
 
     @cached_property
     def _dtypes(self) -> dict[str, np.dtype[Any]]:
@@ -214,7 +235,46 @@ class Mixture:
                     f"{one!r} gives samples with {', '.join(keys)}, but {other!r} with "
                     f"{', '.join(its)}; pack all sources in the same way."
                 )
-        return {key: np.result_type(*(its[key] for its in found.values())) for key in keys}
+        dtypes = {key: np.result_type(*(its[key] for its in found.values())) for key in keys}
+        for key, dtype in dtypes.items():
+            if dtype.kind not in "biu":
+                shown = ", ".join(f"{its[key]} ({name})" for name, its in found.items())
+                raise UsageError(f"no type of whole numbers holds every {key}: {shown}.")
+        return dtypes
+
+
+class LocatedMixture:
+    """Some samples of a mixture, located."""
+
+    def __init__(
+        self,
+        sources: npt.NDArray[np.integer[Any]],
+        located: Sequence[LocatedSamples],
+        seq_len: int,
+        dtypes: Mapping[str, np.dtype[Any]],
+    ) -> None:
+        """
+        Args:
+            sources: integer[n], the number of the source of each sample.
+            located: of each source, its samples among them.
+            seq_len: tokens in a sample.
+            dtypes: of the arrays.
+        """
+        self._sources, self._located = sources, located
+        self._seq_len, self._dtypes = seq_len, dtypes
+
+    def read(self, start: int, stop: int) -> Arrays:
+        """See `LocatedSamples.read`; the arrays are copies."""
+        sources = self._sources[start:stop]
+        shape = (len(sources), self._seq_len)
+        batch = {name: empty_aligned(shape, dtype) for name, dtype in self._dtypes.items()}
+        for number, located in enumerate(self._located):
+            rows = np.flatnonzero(sources == number)
+            if len(rows):
+                first = int(np.count_nonzero(self._sources[:start] == number))
+                for name, array in located.read(first, first + len(rows)).items():
+                    batch[name][rows] = array
+        return batch
 
 
 class MixtureRun:

@@ -1,94 +1,23 @@
-"""The order of samples: a keyed permutation that needs no memory.
-
-A Feistel network is a bijection on the numbers of k bits whatever its round function does
-(Luby & Rackoff, "How to construct pseudorandom permutations from pseudorandom functions", 1988).
-Numbers that fall outside 0..n-1 are sent through it again until they fall inside
-("cycle walking", Black & Rogaway, "Ciphers with arbitrary finite domains", 2002), which keeps it
-a bijection on 0..n-1. All arithmetic is on 64-bit integers, so it is one at any length up to
-2^62.
-"""
+"""The order of samples, epoch after epoch: a pure function of a few numbers."""
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from easydata.errors import UsageError
+from easydata.fingerprint import Hasher
 from easydata.loader._checks import check_count, check_seed
+from easydata.loader.block_order import BlockOrder, default_blocks
+from easydata.loader.permutation import Permutation
 
-__all__ = ["MAX_LENGTH", "Permutation", "SampleOrder"]
+__all__ = ["SampleOrder"]
 
-MAX_LENGTH = 1 << 62
-_ROUNDS = 6
 _MASK = (1 << 64) - 1
-_FACTORS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
-
-UInt64Array = npt.NDArray[np.uint64]
-Step = Callable[[UInt64Array], UInt64Array]
-
-
-class Permutation:
-    """A bijection of 0..length-1 chosen by `seed` and `epoch`; the same on every machine.
-
-    >>> sorted(Permutation(5, seed=0, epoch=0)(np.arange(5)).tolist())
-    [0, 1, 2, 3, 4]
-    """
-
-    def __init__(self, length: int, *, seed: int, epoch: int) -> None:
-        """
-        Raises:
-            UsageError: the length is not in 1..2^62, or the seed not in 0..2^64-1.
-        """
-        length = operator.index(length)
-        if not 1 <= length <= MAX_LENGTH:
-            raise UsageError(f"cannot permute {length} samples; there must be 1 to 2^62.")
-        seed = check_seed(seed)
-        self.length = length
-        bits = max(2, (length - 1).bit_length())
-        self._left_bits = np.uint64(bits // 2)
-        self._right_bits = np.uint64(bits - bits // 2)
-        state = _mix_int(seed ^ _mix_int(epoch))
-        self._keys = []
-        for _ in range(_ROUNDS):
-            state = (state + 0x9E3779B97F4A7C15) & _MASK
-            self._keys.append(np.uint64(_mix_int(state)))
-
-    def __call__(self, positions: npt.ArrayLike) -> npt.NDArray[np.int64]:
-        """int64[n]: the sample at each of these positions of the epoch, 0 ≤ position < length."""
-        return self._walk(positions, self._forward)
-
-    def inverse(self, samples: npt.ArrayLike) -> npt.NDArray[np.int64]:
-        """int64[n]: the position of each of these samples, so that `inverse(self(x)) == x`."""
-        return self._walk(samples, self._backward)
-
-    def _walk(self, values: npt.ArrayLike, step: Step) -> npt.NDArray[np.int64]:
-        result = step(np.asarray(values).astype(np.uint64))
-        outside = np.flatnonzero(result >= self.length)
-        while len(outside):
-            again = step(result[outside])
-            result[outside] = again
-            outside = outside[again >= self.length]
-        return result.astype(np.int64)
-
-    def _forward(self, values: UInt64Array) -> UInt64Array:
-        # The halves swap their sizes in every round; an even number of rounds restores them.
-        left_bits, right_bits = self._left_bits, self._right_bits
-        left, right = values >> right_bits, values & _low(right_bits)
-        for key in self._keys:
-            left, right = right, (left ^ _mix(right ^ key)) & _low(left_bits)
-            left_bits, right_bits = right_bits, left_bits
-        return (left << right_bits) | right
-
-    def _backward(self, values: UInt64Array) -> UInt64Array:
-        left_bits, right_bits = self._left_bits, self._right_bits
-        left, right = values >> right_bits, values & _low(right_bits)
-        for key in reversed(self._keys):
-            left_bits, right_bits = right_bits, left_bits
-            left, right = (right ^ _mix(left ^ key)) & _low(left_bits), left
-        return (left << right_bits) | right
+# Read in order, compressed data is decoded so many samples ahead.
+_AHEAD = 16_384
 
 
 class SampleOrder:
@@ -98,59 +27,110 @@ class SampleOrder:
     [2, 0, 1, 2, 0]
     """
 
-    def __init__(self, length: int, *, shuffle: bool, seed: int, window: int | None = None) -> None:
+    def __init__(
+        self,
+        length: int,
+        *,
+        shuffle: bool | Literal["block"],
+        seed: int,
+        window: int | None = None,
+        blocks: npt.NDArray[np.int64] | None = None,
+    ) -> None:
         """
         Args:
             length: samples in an epoch.
-            shuffle: visit the samples of each epoch in an order of its own; else as they come.
+            shuffle: True visits the samples of each epoch in an order of its own, "block" visits
+                blocks of samples so, see `BlockOrder`; False takes them as they come.
             seed: chooses the orders.
             window: shuffle only inside every `window` samples that follow one another, so that
                 reading goes forward through the data; None shuffles all.
+            blocks: int64[blocks + 1], the first sample of each block of "block".
 
         Raises:
-            UsageError: an argument is out of range, or there is a window but no shuffling.
+            UsageError: an argument is out of range or contradicts another.
         """
         if window is not None:
             window = check_count(window, "shuffle_buffer_size")
-            if not shuffle:
-                raise UsageError(f"shuffle_buffer_size is {window}, but shuffle is False.")
+            if not isinstance(shuffle, bool | np.bool_) or not shuffle:
+                raise UsageError(f"shuffle_buffer_size is {window}, but shuffle is {shuffle!r}.")
+        if not isinstance(shuffle, bool | np.bool_) and shuffle != "block":
+            raise UsageError(f"shuffle is {shuffle!r}; choose True, 'block' or False.")
         self._length = Permutation(length, seed=seed, epoch=0).length  # refuses wrong ones now
         self._seed = check_seed(seed)
         self._window = self._length if window is None else min(window, self._length)
-        self._shuffle = shuffle and self._window > 1
+        self._shuffles = bool(shuffle) and self._window > 1
+        self._blocks: npt.NDArray[np.int64] | None = None
+        self._latest: tuple[int, BlockOrder] | None = None
+        if shuffle == "block":
+            self._blocks = default_blocks(self._length) if blocks is None else blocks
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What the order follows from, beside the samples, in JSON values."""
+        if not self._shuffles:
+            return {"shuffle": False}
+        found: dict[str, Any] = {"shuffle": True, "seed": self._seed}
+        if self._window < self._length:
+            found["shuffle_buffer_size"] = self._window
+        if self._blocks is not None:
+            found |= {"shuffle": "block", "blocks": Hasher(self._blocks.data).hexdigest()[:16]}
+        return found
 
     def visits(self, start: int, stop: int) -> npt.NDArray[np.int64]:
         """int64[stop - start]: the samples of these visits; epoch e begins with visit e·length."""
-        if not self._shuffle:
-            return (start % self._length + np.arange(stop - start)) % self._length
-        found = [np.empty(0, np.int64)]
-        while start < stop:
-            epoch, position = divmod(start, self._length)
-            window = position // self._window
-            first = window * self._window
-            size = min(self._window, self._length - first)
-            positions = np.arange(position, min(first + size, position + stop - start))
-            seed = (self._seed + window * 0x9E3779B97F4A7C15) & _MASK
-            order = Permutation(size, seed=seed, epoch=epoch)
-            found.append(first + order(positions - first))
-            start += len(positions)
+        return self.at(np.arange(start, stop))
+
+    def at(self, visits: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """int64[n]: the samples of these visits, which ascend."""
+        if not self._shuffles:
+            return visits % self._length
+        if not len(visits):
+            return visits
+        first, last = int(visits[0]) // self._length, int(visits[-1]) // self._length
+        found = []
+        for epoch in range(first, last + 1):
+            bounds = visits.searchsorted([epoch * self._length, (epoch + 1) * self._length])
+            places = visits[bounds[0] : bounds[1]] - epoch * self._length
+            if len(places):
+                found.append(self._in_epoch(epoch, places))
+        return found[0] if len(found) == 1 else np.concatenate(found)
+
+    def ahead(self, start: int, stop: int) -> npt.NDArray[np.int64]:
+        """int64[n, 2]: runs of samples, from the first to before the second, that a reader of
+        these visits does well to have in memory, the soonest first, and those that come after
+        them; none if the order is not local.
+        """
+        found = [np.empty((0, 2), np.int64)]
+        while start < stop and (self._blocks is not None or not self._shuffles):
+            epoch, place = divmod(start, self._length)
+            end = min(place + stop - start, self._length)
+            if self._blocks is not None:
+                found.append(self._block_order(epoch).ahead(place, end))
+            else:
+                found.append(np.array([[place, min(end + _AHEAD, self._length)]]))
+            start += end - place
         return np.concatenate(found)
 
+    def _in_epoch(self, epoch: int, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        if self._blocks is not None:
+            return self._block_order(epoch).at(places)
+        if self._window == self._length:
+            return Permutation(self._length, seed=self._seed, epoch=epoch)(places)
+        found = np.empty_like(places)
+        windows = places // self._window
+        for window in sorted({int(windows[0]), *windows[np.flatnonzero(np.diff(windows)) + 1]}):
+            first = int(window) * self._window
+            bounds = windows.searchsorted([window, window + 1])
+            size = min(self._window, self._length - first)
+            seed = (self._seed + int(window) * 0x9E3779B97F4A7C15) & _MASK
+            order = Permutation(size, seed=seed, epoch=epoch)
+            found[bounds[0] : bounds[1]] = first + order(places[bounds[0] : bounds[1]] - first)
+        return found
 
-def _low(bits: np.uint64) -> np.uint64:
-    return np.uint64((1 << int(bits)) - 1)
-
-
-def _mix(values: UInt64Array) -> UInt64Array:
-    """The finalizer of SplitMix64 (Steele, Lea & Flood 2014): every bit depends on every bit."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(_FACTORS[0])
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(_FACTORS[1])
-    return values ^ (values >> np.uint64(31))
-
-
-def _mix_int(value: int) -> int:
-    """As `_mix`. For a single number this is ten times as fast as an array of one."""
-    value &= _MASK
-    value = (value ^ (value >> 30)) * _FACTORS[0] & _MASK
-    value = (value ^ (value >> 27)) * _FACTORS[1] & _MASK
-    return value ^ (value >> 31)
+    def _block_order(self, epoch: int) -> BlockOrder:
+        latest = self._latest  # other threads may put another one there meanwhile
+        if latest is None or latest[0] != epoch:
+            assert self._blocks is not None
+            latest = epoch, BlockOrder(self._blocks, seed=self._seed, epoch=epoch)
+            self._latest = latest
+        return latest[1]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -12,19 +13,13 @@ import numpy.typing as npt
 from easydata.errors import UsageError
 from easydata.fingerprint import fingerprint_json
 from easydata.loader._checks import check_numbers, check_pad_id, has_all
-from easydata.loader.data_loader import TokenSource
 from easydata.loader.packing_plan import PackingPlan, check_strategy, plan_packing
-from easydata.loader.packing_segments import label_pieces, ranges
-from easydata.loader.samples import ConcatSamples, SampleSource, tokens_identity
+from easydata.loader.packing_segments import label_pieces, ranges, spread
+from easydata.loader.protocols import Arrays, DocumentSource, SampleSource, TokenSource
+from easydata.loader.rows import Rows, fill_rows
+from easydata.loader.samples import ConcatSamples, tokens_identity
 
-__all__ = ["DocumentSource", "PackedSamples", "PackingStats", "pack"]
-
-
-class DocumentSource(TokenSource, Protocol):
-    """A stream of tokens that knows where its documents end. `TokenDataset` is one."""
-
-    def lengths(self) -> npt.NDArray[np.int64]:
-        """int64[documents]: tokens in each document, in the order of the stream."""
+__all__ = ["PackedSamples", "PackingStats", "pack"]
 
 
 @dataclass(frozen=True)
@@ -58,14 +53,16 @@ class PackedSamples:
         *,
         pad_id: int | None,
         include_segment_ids: bool = True,
+        include_document_ids: bool = False,
         fingerprint: str | None = None,
     ) -> None:
         """
         Args:
-            source: where the tokens come from.
+            source: where the tokens come from; with `lengths` for `document_ids`.
             plan: made by `plan_packing` from the lengths of the documents of this source.
             pad_id: fills what no piece fills; None if the plan has no padding.
             include_segment_ids: give `segment_ids` and `positions`.
+            include_document_ids: give `document_ids`.
             fingerprint: identity of the tokens; None takes that of the source.
 
         Raises:
@@ -90,6 +87,7 @@ class PackedSamples:
         self._source = source
         self._pad_id = pad_id
         self._include_segment_ids = include_segment_ids
+        self._include_document_ids = include_document_ids
         self._tokens_identity = tokens_identity(source, fingerprint)
 
     @property
@@ -119,66 +117,101 @@ class PackedSamples:
     def fingerprint(self) -> str:
         """Identity of the tokens, the plan, the pad id and the arrays that `read` gives."""
         return fingerprint_json(
-            {
-                "tokens": self._tokens_identity,
-                "packing": self.plan.fingerprint,
-                "pad_id": self._pad_id,
-                "include_segment_ids": self._include_segment_ids,
-            }
+            {**self.description, "include_segment_ids": self._include_segment_ids}
         )
 
-    def read(self, samples: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[Any]]:
-        """Samples by number, copied; see `SampleSource.read`. `loss_mask` is always there."""
+    @property
+    def description(self) -> dict[str, Any]:
+        """What the samples follow from, in JSON values."""
+        return {
+            "tokens": self._tokens_identity,
+            "packing": self.plan.strategy,
+            "plan": self.plan.fingerprint,
+            "seq_len": self.seq_len,
+            "pad_token_id": self._pad_id,
+        }
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of `input_ids`."""
+        return self._source.dtype
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether reading needs no decoding."""
+        return bool(getattr(self._source, "is_mapped", True))
+
+    def read(self, samples: npt.NDArray[np.int64]) -> Arrays:
+        """Samples by number; see `SampleSource.read`. `loss_mask` is always there."""
+        return self.locate(samples).read(0, len(samples))
+
+    def locate(self, samples: npt.NDArray[np.int64]) -> LocatedPacked:
+        """See `LocatedSamples`."""
         check_numbers(samples, self.num_samples, "sample")
         plan = self.plan
         first = plan.first_piece[samples]
         counts = plan.first_piece[samples + 1] - first
         pieces = ranges(first, counts)
         starts, lengths = plan.starts[pieces], plan.lengths[pieces].astype(np.int64)
-        rows = np.repeat(np.arange(len(samples)), counts)
-        # Where each piece starts in its row: all tokens before it, without those of other rows.
-        columns = lengths.cumsum() - lengths
-        columns -= np.repeat(columns[counts.cumsum() - counts], counts)
-        found = {"input_ids": self._ids(starts, lengths, rows, columns, len(samples))}
-        used = np.bincount(rows, weights=lengths, minlength=len(samples))
-        if self._include_segment_ids:
-            found["segment_ids"], found["positions"] = label_pieces(counts, lengths, plan.seq_len)
-        found["loss_mask"] = np.arange(plan.seq_len) < used[:, None]
-        return found
+        rows = fill_rows(
+            self._source.locate(starts, lengths),
+            counts,
+            num_items=plan.seq_len,
+            dtype=self._source.dtype,
+            pad_id=self._pad_id,
+        )
+        documents = None
+        if self._include_document_ids:
+            ends, numbers = self._documents
+            documents = numbers[ends.searchsorted(starts, side="right")]
+        return LocatedPacked(
+            rows,
+            np.append(0, counts.cumsum()),
+            lengths,
+            documents,
+            with_segments=self._include_segment_ids,
+        )
 
-    def _ids(
+    @cached_property
+    def _documents(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Where each document ends that has a token, and its number."""
+        lengths = cast("DocumentSource", self._source).lengths()
+        numbers = np.flatnonzero(lengths)
+        return lengths[numbers].cumsum(), numbers
+
+
+class LocatedPacked:
+    """Some samples of `PackedSamples`, located."""
+
+    def __init__(
         self,
-        starts: npt.NDArray[np.int64],
+        rows: Rows,
+        first_piece: npt.NDArray[np.int64],
         lengths: npt.NDArray[np.int64],
-        rows: npt.NDArray[np.int64],
-        columns: npt.NDArray[np.int64],
-        num_rows: int,
-    ) -> npt.NDArray[Any]:
-        """dtype[num_rows, seq_len]: `lengths[i]` tokens from `starts[i]` at rows[i], columns[i]."""
-        seq_len = self.plan.seq_len
-        # Neighbours in a row that are neighbours in the stream are one run.
-        follows = (starts[1:] == starts[:-1] + lengths[:-1]) & (rows[1:] == rows[:-1])
-        heads = np.flatnonzero(np.append(True, ~follows)[: len(starts)])
-        starts, targets = starts[heads], rows[heads] * seq_len + columns[heads]
-        lengths = np.add.reduceat(lengths, heads) if len(heads) else lengths
-        if num_rows and len(heads) == num_rows and (lengths == seq_len).all():
-            return self._source.gather(starts, seq_len)
-        ids = np.full((num_rows, seq_len), self._pad_id or 0, self._source.dtype)
-        # `gather` takes runs of one length. Two runs of the largest power of two that fits, one
-        # from each end, cover a run of any length, so there is one call per power of two.
-        powers = np.frexp(lengths)[1] - 1
-        for power in np.flatnonzero(np.bincount(powers)).tolist():
-            size = 1 << power
-            chosen = powers == power
-            at, to, extra = starts[chosen], targets[chosen], lengths[chosen] - size
-            is_longer = extra > 0
-            at = np.concatenate([at, (at + extra)[is_longer]])
-            to = np.concatenate([to, (to + extra)[is_longer]])
-            windows = np.lib.stride_tricks.sliding_window_view(
-                ids.reshape(-1), size, writeable=True
-            )
-            windows[to] = self._source.gather(at, size)
-        return ids
+        documents: npt.NDArray[np.int64] | None,
+        *,
+        with_segments: bool,
+    ) -> None:
+        self._rows = rows
+        self._first_piece = first_piece
+        self._lengths = lengths
+        self._documents = documents
+        self._with_segments = with_segments
+
+    def read(self, start: int, stop: int) -> Arrays:
+        """See `LocatedSamples.read`."""
+        first = self._first_piece[start : stop + 1]
+        counts, lengths = np.diff(first), self._lengths[first[0] : first[-1]]
+        seq_len = self._rows.num_items
+        found = {"input_ids": self._rows.read(start, stop)}
+        if self._with_segments:
+            found["segment_ids"], found["positions"] = label_pieces(counts, lengths, seq_len)
+        if self._documents is not None:
+            documents = self._documents[first[0] : first[-1]]
+            found["document_ids"] = spread(documents, counts, lengths, seq_len)
+        ends = lengths.cumsum()[counts.cumsum() - 1] if len(counts) else counts
+        found["loss_mask"] = np.arange(seq_len) < np.diff(ends, prepend=0)[:, None]
+        return found
 
 
 def pack(
@@ -189,6 +222,7 @@ def pack(
     pad_id: int | None = None,
     num_packers: int = 4,
     include_segment_ids: bool = True,
+    include_document_ids: bool = False,
 ) -> SampleSource:
     """Pack the documents of a source into samples.
 
@@ -196,23 +230,47 @@ def pack(
         source: the tokens and the lengths of the documents.
         seq_len: tokens in a sample.
         strategy: see `plan_packing`. "concat" needs no plan, and without a pad id it leaves out
-            what fills no sample at the end; the others leave out nothing.
-        pad_id: fills what no token fills.
+            what fills no sample at the end; the others leave out nothing. A plan is stored beside
+            the data, if they have a `path`.
+        pad_id: fills what no token fills. None takes that of the source's tokenizer for the
+            strategies that pad.
         num_packers: open samples of "pool".
         include_segment_ids: give `segment_ids` and `positions`.
+        include_document_ids: give `document_ids`, int64[n, seq_len]: the number of the document
+            in the source, -1 in padding.
 
     Raises:
         UsageError: the source has no documents, an argument is out of range, there is nothing to
             pack, or padding is needed and there is no pad id.
     """
     check_strategy(strategy)
-    if not has_all(source, "num_tokens", "dtype", "tokens", "gather", "lengths"):
+    wants_documents = include_segment_ids or include_document_ids
+    needed = ("lengths",) if wants_documents or strategy != "concat" else ()
+    if not has_all(source, "num_tokens", "dtype", "locate", *needed):
         raise UsageError(
             f"a {type(source).__name__} is no source of documents; give a dataset as open_dataset "
             "opens it, or another stream of tokens that has `lengths`."
         )
+    includes: dict[str, Any] = {
+        "include_segment_ids": include_segment_ids,
+        "include_document_ids": include_document_ids,
+    }
     if strategy == "concat":
-        lengths = source.lengths() if include_segment_ids else None
-        return ConcatSamples(source, seq_len, pad_id=pad_id, lengths=lengths)
-    plan = plan_packing(source.lengths(), seq_len, strategy, num_packers=num_packers)
-    return PackedSamples(source, plan, pad_id=pad_id, include_segment_ids=include_segment_ids)
+        lengths = source.lengths() if wants_documents else None
+        return ConcatSamples(source, seq_len, pad_id=pad_id, lengths=lengths, **includes)
+    if pad_id is None:
+        pad_id = getattr(source, "pad_token_id", None)
+    plan = _plan(source, seq_len, strategy, num_packers)
+    return PackedSamples(source, plan, pad_id=pad_id, **includes)
+
+
+def _plan(source: DocumentSource, seq_len: int, strategy: str, num_packers: int) -> PackingPlan:
+    """The plan that is stored beside the data, if they lie in a folder."""
+    folder = getattr(source, "path", None)
+    if isinstance(folder, Path) and source.fingerprint:
+        from easydata.loader.plan_store import stored_plan
+
+        return stored_plan(
+            folder, source.fingerprint, source.lengths, seq_len, strategy, num_packers=num_packers
+        )
+    return plan_packing(source.lengths(), seq_len, strategy, num_packers=num_packers)

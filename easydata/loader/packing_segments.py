@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["label_pieces", "ranges"]
+__all__ = ["label_pieces", "ranges", "spread"]
 
 
 def ranges(firsts: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -54,3 +54,24 @@ def label_pieces(
     if slot_lengths[pads].any():
         positions[segment_ids == 0] = 0
     return segment_ids, positions
+
+
+def spread(
+    values: npt.NDArray[np.int64],
+    counts: npt.NDArray[np.int64],
+    lengths: npt.NDArray[np.int64],
+    seq_len: int,
+) -> npt.NDArray[np.int64]:
+    """int64[n, seq_len]: the value of the piece that each token is of; -1 where no piece lies.
+
+    Args:
+        values: int64[sum of counts], of each piece.
+        counts: int64[n], pieces in each sample.
+        lengths: int64[sum of counts], tokens in each piece.
+        seq_len: tokens in a sample.
+    """
+    found = np.full((len(counts), seq_len), -1, np.int64)
+    ends = lengths.cumsum()[counts.cumsum() - 1] if len(counts) else counts
+    used = np.diff(ends, prepend=0)
+    found[np.arange(seq_len) < used[:, None]] = np.repeat(values, lengths)
+    return found

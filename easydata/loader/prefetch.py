@@ -5,16 +5,13 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar, cast
 
-import numpy.typing as npt
-
-from easydata._optional import require
 from easydata.errors import UsageError
 from easydata.loader._checks import check_count
 
-__all__ = ["Prefetcher", "to_device"]
+__all__ = ["Prefetcher"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -180,17 +177,3 @@ def _end(shared: _Shared[Any, Any], threads: list[threading.Thread], pid: int) -
         for thread in threads:
             if thread.is_alive():
                 thread.join()
-
-
-def to_device(batch: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
-    """The arrays of a batch on the first JAX device of this process.
-
-    Where this is the CPU, JAX may use the memory of the arrays as it is. Without
-    `jax_enable_x64`, JAX makes 64-bit types 32-bit ones.
-
-    Raises:
-        MissingDependencyError: JAX is not installed.
-    """
-    jax = require("jax", extra="jax", purpose="prefetch_to_device=True")
-    device = jax.local_devices()[0]  # those of other hosts are in `devices()`, too
-    return {name: jax.device_put(array, device) for name, array in batch.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,47 +17,12 @@ from easydata.loader._checks import (
     check_numbers,
     check_pad_id,
 )
-from easydata.loader.packing_segments import label_pieces, ranges
+from easydata.loader.block_order import default_blocks
+from easydata.loader.packing_segments import label_pieces, ranges, spread
+from easydata.loader.protocols import Arrays, SampleSource, TokenSource
+from easydata.loader.rows import Rows, fill_rows
 
-if TYPE_CHECKING:
-    from easydata.loader.data_loader import TokenSource
-
-__all__ = ["ConcatSamples", "SampleSource", "tokens_identity"]
-
-
-class SampleSource(Protocol):
-    """Numbered samples of one length. `ConcatSamples` and `PackedSamples` are two."""
-
-    @property
-    def num_samples(self) -> int: ...
-
-    @property
-    def seq_len(self) -> int:
-        """Tokens in a sample, padding included."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Identity of the tokens and of the way they are packed: of equal ones, sample i is
-        the same.
-        """
-
-    def read(self, samples: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[Any]]:
-        """The samples with these numbers, in this order; a number may come more than once.
-
-        Args:
-            samples: int64[n], each 0 ≤ sample < num_samples.
-
-        Returns:
-            input_ids: dtype[n, seq_len], and where the packing gives them
-            segment_ids: int32[n, seq_len], 1 for the first document piece of a sample, 2 for
-                the second and so on; 0 is padding,
-            positions: int32[n, seq_len], from 0 in every segment; 0 in padding,
-            loss_mask: bool[n, seq_len], False on padding.
-            The keys are the same at every call.
-
-        Raises:
-            IndexError: there is no such sample.
-        """
+__all__ = ["ConcatSamples", "description", "tokens_identity"]
 
 
 class ConcatSamples:
@@ -74,6 +39,8 @@ class ConcatSamples:
         *,
         pad_id: int | None = None,
         lengths: npt.ArrayLike | None = None,
+        include_segment_ids: bool = True,
+        include_document_ids: bool = False,
         fingerprint: str | None = None,
     ) -> None:
         """
@@ -81,8 +48,10 @@ class ConcatSamples:
             source: where the tokens come from.
             seq_len: tokens in a sample.
             pad_id: fills the last sample; with it, `read` gives `loss_mask`.
-            lengths: int64[documents], tokens in each document of the stream; with them, `read`
-                gives `segment_ids` and `positions`.
+            lengths: int64[documents], tokens in each document of the stream; None if nothing is
+                to be said about documents.
+            include_segment_ids: with lengths, give `segment_ids` and `positions`.
+            include_document_ids: with lengths, give `document_ids`.
             fingerprint: identity of the tokens; None takes that of the source.
 
         Raises:
@@ -110,6 +79,9 @@ class ConcatSamples:
                     f"{self._num_tokens} tokens; give the length of every document."
                 )
             self._document_ends = checked[checked > 0].cumsum()
+            self._document_rows = np.flatnonzero(checked)
+        self._with_segments = include_segment_ids
+        self._with_documents = include_document_ids
         self._tokens_identity = tokens_identity(source, fingerprint)
 
     @property
@@ -133,49 +105,96 @@ class ConcatSamples:
         ends = self._document_ends
         return fingerprint_json(
             {
-                "tokens": self._tokens_identity,
-                "packing": "concat",
-                "seq_len": self._seq_len,
-                "pad_id": self._pad_id,
-                "document_ends": None if ends is None else Hasher(ends.data).hexdigest(),
+                **self.description,
+                "document_ends": ends if ends is None else Hasher(ends.data).hexdigest(),
             }
         )
 
-    def read(self, samples: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[Any]]:
+    @property
+    def description(self) -> dict[str, Any]:
+        """What the samples follow from, in JSON values."""
+        return {
+            "tokens": self._tokens_identity,
+            "packing": "concat",
+            "seq_len": self._seq_len,
+            "pad_token_id": self._pad_id,
+        }
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of `input_ids`."""
+        return self._source.dtype
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether reading needs no decoding."""
+        return bool(getattr(self._source, "is_mapped", True))
+
+    def borders(self) -> npt.NDArray[np.int64]:
+        """int64[n + 1]: the first sample that begins in each run of the stream that is decoded or
+        fetched as one, and the number of all samples.
+        """
+        cuts = getattr(self._source, "first_tokens", None)
+        if cuts is None:
+            return default_blocks(self._num_samples)
+        found: npt.NDArray[np.int64] = np.minimum(-(-cuts // self._seq_len), self._num_samples)
+        found[-1] = self._num_samples
+        return found
+
+    def warm(self, samples: npt.NDArray[np.int64]) -> None:
+        """Decode ahead what these runs of samples lie in.
+
+        Args:
+            samples: int64[n, 2], from the first to before the second.
+        """
+        warm = getattr(self._source, "warm", None)
+        if warm is not None:
+            warm(np.minimum(samples * self._seq_len, self._num_tokens))
+
+    def read(self, samples: npt.NDArray[np.int64]) -> Arrays:
         """Samples by number; see `SampleSource.read`.
 
-        `input_ids` is a read-only view of the source where the numbers follow one another, none
-        is the padded one, and the source gives a view of that run; else it is a copy.
+        `input_ids` is a read-only view of the source where the samples follow one another in
+        memory, else a copy.
         """
+        return self.locate(samples).read(0, len(samples))
+
+    def locate(self, samples: npt.NDArray[np.int64]) -> LocatedConcat:
+        """See `LocatedSamples`."""
         check_numbers(samples, self._num_samples, "sample")
-        found = {"input_ids": self._ids(samples)}
+        starts = samples * self._seq_len
+        lengths = np.minimum(self._num_tokens - starts, self._seq_len)
+        rows = fill_rows(
+            self._source.locate(starts, lengths),
+            None,
+            num_items=self._seq_len,
+            dtype=self._source.dtype,
+            pad_id=self._pad_id,
+        )
+        return LocatedConcat(self, samples, rows)
+
+    def describe(self, samples: npt.NDArray[np.int64]) -> Arrays:
+        """The arrays beside `input_ids`."""
+        found: Arrays = {}
         if self._document_ends is not None:
-            found["segment_ids"], found["positions"] = self._segments(samples)
+            documents, counts, lengths = self._pieces(samples)
+            if self._with_segments:
+                found["segment_ids"], found["positions"] = label_pieces(
+                    counts, lengths, self._seq_len
+                )
+            if self._with_documents:
+                found["document_ids"] = spread(
+                    self._document_rows[documents], counts, lengths, self._seq_len
+                )
         if self._pad_id is not None:
             used = np.minimum(self._num_tokens - samples * self._seq_len, self._seq_len)
             found["loss_mask"] = np.arange(self._seq_len) < used[:, None]
         return found
 
-    def _ids(self, samples: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        seq_len = self._seq_len
-        starts = samples * seq_len
-        whole = starts <= self._num_tokens - seq_len
-        if not whole.all():
-            ids = np.full((len(samples), seq_len), self._pad_id, self._source.dtype)
-            rest = self._num_tokens % seq_len
-            ids[~whole, :rest] = self._source.tokens(self._num_tokens - rest, self._num_tokens)
-            if whole.any():
-                ids[whole] = self._source.gather(starts[whole], seq_len)
-            return ids
-        if (np.diff(samples) == 1).all():
-            start = int(starts[0]) if len(samples) else 0
-            run = self._source.tokens(start, start + len(samples) * seq_len)
-            return run.reshape(len(samples), seq_len)
-        return self._source.gather(starts, seq_len)
-
-    def _segments(
+    def _pieces(
         self, samples: npt.NDArray[np.int64]
-    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """The documents that samples have pieces of, how many each sample has, how long each is."""
         ends = self._document_ends
         assert ends is not None
         starts = samples * self._seq_len
@@ -189,7 +208,27 @@ class ConcatSamples:
         piece_starts = np.empty_like(piece_ends)
         piece_starts[1:] = piece_ends[:-1]
         piece_starts[counts.cumsum() - counts] = starts
-        return label_pieces(counts, piece_ends - piece_starts, self._seq_len)
+        return documents, counts, piece_ends - piece_starts
+
+
+class LocatedConcat:
+    """Some of the samples of a `ConcatSamples`, located."""
+
+    def __init__(self, source: ConcatSamples, samples: npt.NDArray[np.int64], rows: Rows) -> None:
+        self._source = source
+        self._samples = samples
+        self._rows = rows
+
+    def read(self, start: int, stop: int) -> Arrays:
+        """See `LocatedSamples.read`."""
+        ids = {"input_ids": self._rows.read(start, stop)}
+        return ids | self._source.describe(self._samples[start:stop])
+
+
+def description(samples: SampleSource) -> dict[str, Any]:
+    """What samples follow from, in JSON values."""
+    found = getattr(samples, "description", None)
+    return {"samples": samples.fingerprint} if found is None else dict(found)
 
 
 def tokens_identity(source: TokenSource, fingerprint: str | None) -> str:

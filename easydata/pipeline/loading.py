@@ -7,22 +7,21 @@ import time
 from collections.abc import Iterable, Iterator, MutableMapping, Sized
 from typing import TYPE_CHECKING, Any
 
-import numpy.typing as npt
-
 from easydata._units import format_count
 from easydata.loader.data_loader import DataLoader
 from easydata.loader.mixing import Mixture
-from easydata.loader.samples import SampleSource
+from easydata.loader.protocols import SampleSource
 from easydata.pipeline.context import logging_at
 
 if TYPE_CHECKING:
+    from easydata.loader.jax_data import JaxBatches
     from easydata.pipeline.config import ObservabilityConfig, PipelineConfig
 
 __all__ = ["PipelineLoader", "make_loader"]
 
 _log = logging.getLogger("easydata")
 
-Batch = dict[str, npt.NDArray[Any]]
+Batch = dict[str, Any]  # of NumPy arrays, or of JAX's
 
 
 class PipelineLoader:
@@ -85,7 +84,7 @@ class PipelineLoader:
                     )
 
 
-def make_loader(samples: SampleSource | Mixture, config: PipelineConfig) -> DataLoader:
+def make_loader(samples: SampleSource | Mixture, config: PipelineConfig) -> DataLoader | JaxBatches:
     """Batches of the samples of one dataset, or of a mixture.
 
     Raises:
@@ -101,12 +100,14 @@ def make_loader(samples: SampleSource | Mixture, config: PipelineConfig) -> Data
             "shuffle_buffer_size": load.shuffle_buffer_size if shuffle else None,
             "seed": config.seed or 0,
         }
-    return DataLoader(
+    is_ahead = load.prefetch_enabled and load.prefetch_workers > 0
+    loader = DataLoader(
         samples,
         load.batch_size,
+        epochs=1,
         drop_last=load.drop_last,
-        prefetch_workers=load.prefetch_workers if load.prefetch_enabled else 0,
-        prefetch_buffer_size=load.prefetch_buffer_size,
-        prefetch_to_device=load.prefetch_to_device,
+        prefetch=load.prefetch_buffer_size if is_ahead else 0,
+        prefetch_workers=max(load.prefetch_workers, 1),
         **order,
     )
+    return loader.to_jax() if load.prefetch_to_device else loader

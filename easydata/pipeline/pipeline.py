@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Self
 
 from easydata.errors import UsageError
-from easydata.loader.samples import SampleSource
+from easydata.loader.protocols import SampleSource
 from easydata.pipeline.config import (
     CacheStageConfig,
     LoadStageConfig,

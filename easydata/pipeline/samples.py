@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from easydata.dataset import TokenDataset
 from easydata.loader.mixing import Mixture
 from easydata.loader.packing import pack
-from easydata.loader.samples import SampleSource
+from easydata.loader.protocols import SampleSource
 
 if TYPE_CHECKING:
     from easydata.pipeline.config import PackStageConfig, PipelineConfig

@@ -199,7 +199,7 @@ class PackStageConfig(Config):
     seq_length: Count = 2048
     eos_token_id: NonNegative | None = None
     pad_token_id: NonNegative | None = None
-    strategy: Literal["greedy", "concat", "pool", "first_fit", "best_fit"] = "greedy"
+    strategy: Literal["greedy", "concat", "pool", "first_fit", "best_fit", "pad"] = "greedy"
     num_packers: Count = 4
     include_segment_ids: bool = True
     shuffle_packed: bool = True

@@ -14,8 +14,9 @@ from easydata._optional import require
 from easydata.errors import UsageError
 from easydata.fingerprint import fingerprint_json
 from easydata.loader.interleave import Interleaving
-from easydata.loader.prefetch import Prefetcher, to_device
-from easydata.loader.samples import SampleSource
+from easydata.loader.jax_data import to_device
+from easydata.loader.prefetch import Prefetcher
+from easydata.loader.protocols import SampleSource
 from easydata.loader.schedule import WeightSchedule
 from easydata.pipeline.stream_packing import SampleBlock
 from easydata.pipeline.stream_samples import CachedSamples, SampleStream, StreamedSamples

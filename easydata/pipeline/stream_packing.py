@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from easydata.errors import UsageError
+from easydata.loader.array_tokens import ArrayTokens
 from easydata.loader.packing import PackedSamples, pack
 from easydata.loader.packing_plan import PackingPlan, plan_packing
 from easydata.loader.packing_segments import ranges
+from easydata.loader.rows import Pieces
 
 __all__ = ["Documents", "SampleBlock", "WindowPacker", "cut_windows"]
 
@@ -40,13 +43,16 @@ class Documents:
     def dtype(self) -> np.dtype[Any]:
         return self.ids.dtype
 
-    def tokens(self, start: int, stop: int) -> npt.NDArray[Any]:
-        return self.ids[start:stop]
+    @property
+    def fingerprint(self) -> str:
+        return self._array.fingerprint
 
-    def gather(self, starts: npt.NDArray[np.int64], length: int) -> npt.NDArray[Any]:
-        if not len(starts):
-            return np.empty((0, length), self.dtype)
-        return np.lib.stride_tricks.sliding_window_view(self.ids, length)[starts]
+    def locate(self, starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64] | int) -> Pieces:
+        return self._array.locate(starts, lengths)
+
+    @cached_property
+    def _array(self) -> ArrayTokens:
+        return ArrayTokens(self.ids, self.sizes)
 
     def lengths(self) -> npt.NDArray[np.int64]:
         return self.sizes

@@ -14,8 +14,9 @@ import pyarrow as pa
 
 from easydata.format.arrays import number_view
 from easydata.loader._checks import check_pad_id
-from easydata.loader.order import Permutation, SampleOrder
-from easydata.loader.samples import SampleSource
+from easydata.loader.order import SampleOrder
+from easydata.loader.permutation import Permutation
+from easydata.loader.protocols import SampleSource
 from easydata.pipeline.stream_packing import Documents, SampleBlock, WindowPacker, cut_windows
 
 if TYPE_CHECKING:

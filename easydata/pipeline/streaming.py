@@ -14,7 +14,7 @@ from easydata.build.sources_changed import stamp_text
 from easydata.build.streamed import local_engine, stream_batches
 from easydata.fingerprint import fingerprint_json
 from easydata.format.arrays import number_view
-from easydata.loader.samples import SampleSource
+from easydata.loader.protocols import SampleSource
 from easydata.pipeline.arguments import build_arguments
 from easydata.pipeline.engines import EngineMaker
 from easydata.pipeline.inputs import open_inputs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -389,7 +390,8 @@ class Machine(RuleBasedStateMachine):
 
 
 Machine.TestCase.settings = settings(
-    max_examples=500,
+    # `make stress` asks for many more.
+    max_examples=int(os.environ.get("EASYDATA_MACHINE_EXAMPLES", "150")),
     stateful_step_count=50,
     deadline=None,
     derandomize=True,  # so that a change is judged by what it changed

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import itertools
-import threading
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,8 +10,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import easydata as ed
-from easydata.dataset import _gather
-from easydata.dataset._gather import MappedRegions
 from easydata.format.mapping import map_file
 
 from .conftest import Oracle, build_rows, make_rows
@@ -71,6 +67,7 @@ def test_views_lie_in_the_map(mapped: ed.TokenDataset, oracle: Oracle) -> None:
     copied = mapped.gather(np.array([0, 5]), 3)
     assert shard_of(mapped, copied) is None
     assert copied.flags.writeable
+    assert copied.ctypes.data % 64 == 0
 
 
 def test_nothing_that_is_read_can_be_changed(dataset: ed.TokenDataset, oracle: Oracle) -> None:
@@ -90,7 +87,7 @@ def test_gather(dataset: ed.TokenDataset, oracle: Oracle) -> None:
         assert found.tolist() == [oracle.stream[s : s + length] for s in starts.tolist()]
     assert dataset.gather(np.empty(0, np.int64), 5).shape == (0, 5)
     for bad in ([-1], [0, size - 4], [size]):
-        with pytest.raises(IndexError, match="a run of 5 tokens outside"):
+        with pytest.raises(IndexError, match=r"^5 tokens from"):
             dataset.gather(np.array(bad), 5)
 
 
@@ -106,23 +103,6 @@ def test_gather_anything(folders: dict[str, Path], oracle: Oracle, data: st.Data
     starts = data.draw(st.lists(st.integers(0, last), min_size=1, max_size=20))
     found = dataset.gather(np.array(starts), length)
     assert found.tolist() == [oracle.stream[s : s + length] for s in starts]
-
-
-def test_gather_from_arrays_far_apart() -> None:
-    arrays = [np.arange(n, n + 1000, dtype=np.uint16) for n in range(0, 50_000, 5000)]
-    rng = np.random.default_rng(1)
-    regions = MappedRegions(len(arrays), np.dtype(np.uint16))
-    order = rng.permutation(len(arrays)).tolist()
-    for count, number in enumerate(order, start=1):
-        regions.place(number, arrays[number].ctypes.data, len(arrays[number]))
-        for length in (1, 10):
-            picked = rng.choice(order[:count], 50)
-            starts = rng.integers(0, 1000 - length + 1, 50)
-            expected = [
-                arrays[a][i : i + length].tolist()
-                for a, i in zip(picked.tolist(), starts.tolist(), strict=True)
-            ]
-            assert regions.gather(picked, starts, length).tolist() == expected
 
 
 def test_jax_aliases_aligned_views(mapped: ed.TokenDataset) -> None:
@@ -159,29 +139,3 @@ def test_many_batches_of_large_shards(tmp_path: Path) -> None:
         assert np.array_equal(dataset.tokens(1, len(stream) - 1), stream[1:-1])
     size = sum(map_file(path).size for path in (tmp_path / "out").glob("data-*"))
     assert size > 7_000_000
-
-
-def test_an_array_placed_while_another_thread_gathers(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = np.arange(300, dtype=np.uint16)
-    low, high = whole[:100], whole[200:]
-    regions = MappedRegions(2, np.dtype(np.uint16))
-    regions.place(1, high.ctypes.data, len(high))
-    placed = threading.Event()
-
-    def place_low() -> None:
-        regions.place(0, low.ctypes.data, len(low))
-        placed.set()
-
-    other = threading.Thread(target=place_low)
-    make_memory = _gather._Memory
-
-    def interrupted(*args: Any) -> Any:
-        if not other.ident:
-            other.start()
-            placed.wait(0.2)  # in vain, if the other thread is made to wait as it should be
-        return make_memory(*args)
-
-    monkeypatch.setattr(_gather, "_Memory", interrupted)
-    assert regions.gather(np.array([1]), np.array([3]), 2).tolist() == [[203, 204]]
-    other.join()
-    assert regions.gather(np.array([0, 1]), np.array([5, 6]), 2).tolist() == [[5, 6], [206, 207]]

@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+import easydata as ed
+from easydata.loader.mixing import Mixture
+
 
 class Numbers:
     """A `SampleSource` of which every token of sample i is `base + i`."""
@@ -27,3 +30,11 @@ class Numbers:
         assert ((samples >= 0) & (samples < self.num_samples)).all()
         rows = (samples + self.base)[:, None]
         return {"input_ids": np.repeat(rows, self.seq_len, axis=1).astype(self.dtype)}
+
+
+def load(source: Any, *arguments: Any, **options: Any) -> ed.DataLoader:
+    """A loader of one epoch, in order, unless the options or a mixture say otherwise."""
+    plain: dict[str, Any] = {"epochs": 1}
+    if not isinstance(source, Mixture):
+        plain["shuffle"] = False
+    return ed.DataLoader(source, *arguments, **{**plain, **options})

@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 
 from easydata.errors import UsageError
 from easydata.loader import order as order_module
-from easydata.loader.order import MAX_LENGTH, Permutation, SampleOrder
+from easydata.loader import permutation as permutation_module
+from easydata.loader.order import SampleOrder
+from easydata.loader.permutation import MAX_LENGTH, Permutation
 
 
 @pytest.mark.parametrize("seed", [0, 2**64 - 1])
@@ -44,16 +46,16 @@ def test_points_of_any_length(length: int, seed: int, epoch: int, data: st.DataO
     ("length", "seed", "epoch", "expected"),
     [
         (1, 0, 0, [0]),
-        (10, 0, 0, [7, 5, 1, 8, 6, 3, 4, 0, 9, 2]),
-        (10, 0, 1, [6, 8, 7, 5, 0, 3, 9, 2, 1, 4]),
-        (10, 1, 0, [6, 0, 2, 1, 8, 9, 4, 7, 3, 5]),
-        (1000, 42, 7, [827, 56, 597, 261, 508, 371]),
-        (2**32 + 1, 2**64 - 1, 3, [1230454633, 984812986, 207209473, 35948087]),
+        (10, 0, 0, [5, 7, 6, 3, 8, 4, 0, 1, 2, 9]),
+        (10, 0, 1, [4, 8, 9, 3, 5, 2, 6, 7, 0, 1]),
+        (10, 1, 0, [3, 8, 2, 1, 4, 0, 5, 6, 7, 9]),
+        (1000, 42, 7, [305, 710, 220, 514, 165, 15]),
+        (2**32 + 1, 2**64 - 1, 3, [3244741527, 1101838766, 1188408417, 1844400401]),
         (
             4611686018427387904,
             5,
             0,
-            [3810564303408795460, 3951627237012185773, 1787224666347795012],
+            [216593439180438181, 4516466225350590806, 3580928507419230112],
         ),
     ],
 )
@@ -117,7 +119,7 @@ def test_seeds_out_of_range(seed: int) -> None:
 def test_a_permutation_is_made_without_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = Permutation(10, seed=2**64 - 1, epoch=9)(np.arange(10)).tolist()
     with monkeypatch.context() as patch:
-        patch.delattr(order_module, "_mix")  # tiny sources need one for every few samples
+        patch.delattr(permutation_module, "_mix")  # tiny sources need one for every few samples
         made = Permutation(10, seed=2**64 - 1, epoch=9)
     assert made(np.arange(10)).tolist() == expected
 
@@ -128,7 +130,7 @@ def test_a_permutation_is_made_without_arrays(monkeypatch: pytest.MonkeyPatch) -
         (1, {"shuffle": True}),
         (7, {"shuffle": True, "window": 1}),
         (7, {"shuffle": False}),
-        (MAX_LENGTH, {"shuffle": False}),
+        (MAX_LENGTH // 8, {"shuffle": False}),
     ],
 )
 def test_what_cannot_be_shuffled_needs_no_permutation(

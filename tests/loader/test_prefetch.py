@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from itertools import count, islice
 from typing import Any
 
-import numpy as np
 import pytest
 
-from easydata.errors import MissingDependencyError, UsageError
-from easydata.loader.prefetch import Prefetcher, to_device
+from easydata.errors import UsageError
+from easydata.loader.prefetch import Prefetcher
 
 
 def threads() -> set[threading.Thread]:
@@ -166,7 +165,7 @@ def run(script: str) -> str:
     lines = (
         "import itertools, os, sys, threading",
         "from easydata.errors import UsageError",
-        "from easydata.loader.prefetch import Prefetcher, to_device",
+        "from easydata.loader.prefetch import Prefetcher",
         script,
     )
     done = subprocess.run(
@@ -205,20 +204,3 @@ else:
     assert (
         run(script) == "0\nreading ahead does not survive a fork; iterate anew in the child.\n1\n"
     )
-
-
-def test_to_device() -> None:
-    # A process of its own: forks after JAX was used warn.
-    script = """
-import jax, numpy as np
-batch = to_device({"input_ids": np.arange(6, dtype=np.uint16).reshape(2, 3)})
-ids = batch["input_ids"]
-print(isinstance(ids, jax.Array), ids.devices() == {jax.devices()[0]}, ids.dtype, ids.tolist())
-"""
-    assert run(script) == "True True uint16 [[0, 1, 2], [3, 4, 5]]\n"
-
-
-def test_to_device_without_jax(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "jax", None)
-    with pytest.raises(MissingDependencyError, match=r"easydata\[jax\]"):
-        to_device({"input_ids": np.zeros(3)})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -10,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from easydata.loader import prefetch
-from easydata.loader.prefetch import Prefetcher, to_device
+from easydata.loader.prefetch import Prefetcher
 
 
 class Turns(threading.Condition):
@@ -56,14 +55,3 @@ def test_an_error_of_the_items_is_never_taken_for_their_end(
     with pytest.raises(KeyError, match="two"):
         next(ahead)
     assert list(Prefetcher(abs, range(5), workers=1, buffer_size=2)) == list(range(5))
-
-
-def test_the_device_is_one_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    # On the second of two hosts.
-    jax = SimpleNamespace(
-        devices=lambda: ["other host's", "mine"],
-        local_devices=lambda: ["mine"],
-        device_put=lambda array, device: (array, device),
-    )
-    monkeypatch.setitem(sys.modules, "jax", jax)
-    assert to_device({"input_ids": 5}) == {"input_ids": (5, "mine")}  # type: ignore[dict-item]

@@ -67,7 +67,7 @@ def _(case):
             pack={"seq_length": 10},
             load={"batch_size": 1, "prefetch_workers": 1, "prefetch_buffer_size": size},
         ).build()
-        assert loader.batches._prefetch_buffer_size == size  # its own tests see what it does
+        assert loader.batches._prefetch == size  # its own tests see what it does
 
 
 @effect("LoadStageConfig.shuffle_buffer_size")

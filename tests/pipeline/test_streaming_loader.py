@@ -88,7 +88,7 @@ def test_one_stream_is_shuffled_as_cached_samples_are_in_the_same_window():
     samples = stream("a", 50, shuffle_packed=True, shuffle_buffer_size=13)
     batches = list(StreamLoader({"a": samples}, config(seed=9)))
     expected = DataLoader(
-        cached("a", 50), 4, shuffle=True, seed=9, shuffle_buffer_size=13, drop_last=False
+        cached("a", 50), 4, seed=9, epochs=1, shuffle_buffer_size=13, drop_last=False
     )
     same(batches, list(expected))
     other = list(StreamLoader({"a": samples}, config(seed=10)))
@@ -134,7 +134,7 @@ def test_a_mixture_is_that_of_cached_samples(strategy, mix, seeds):
         seed=seeds.get("seed", 3),
     )
     batches = list(StreamLoader(streams, settings))
-    same(batches, list(DataLoader(mixture, 4, drop_last=False)))
+    same(batches, list(DataLoader(mixture, 4, epochs=1, drop_last=False)))
     if strategy == "all_exhausted":
         assert {("a", i) for i in range(40)} <= set(visits(batches))
 

@@ -1,0 +1,119 @@
+"""The arrays of a batch: which, and those that follow from others."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from easydata.errors import UsageError
+from easydata.loader.protocols import Arrays
+
+__all__ = ["IGNORED", "Columns"]
+
+# What the losses of PyTorch and HuggingFace leave out.
+IGNORED = -100
+_SEGMENTS = ("segment_ids", "positions")
+_ALL = ("input_ids", *_SEGMENTS, "loss_mask", "labels", "document_ids")
+
+
+class Columns:
+    """Chooses the arrays of a batch, and works out those that a source does not give.
+
+    * `labels`: int32[n, seq_len] (int64 where `input_ids` has 64 bits), the token after each, and
+      -100 where the sample ends, where the next token is padding, and, where documents are told
+      apart, where a document ends.
+    * `loss_mask`: bool[n, seq_len], all True where nothing is padded.
+    """
+
+    def __init__(self, names: Sequence[str] | None, dtype: npt.DTypeLike | None) -> None:
+        """
+        Args:
+            names: of the arrays; None for what the source gives.
+            dtype: of `input_ids`; None for what the source gives.
+
+        Raises:
+            UsageError: there is no such array, or `dtype` is no type of whole numbers.
+        """
+        if names is not None and (isinstance(names, str) or not isinstance(names, Iterable)):
+            raise UsageError(f"columns is {names!r}; give a list of names.")
+        for name in names or ():
+            if name not in _ALL:
+                close = difflib.get_close_matches(str(name), _ALL, n=1)
+                remedy = (
+                    f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(_ALL)}."
+                )
+                raise UsageError(f"there is no column {name!r}; {remedy}")
+        self.names = None if names is None else tuple(dict.fromkeys(["input_ids", *names]))
+        try:
+            self.dtype = None if dtype is None else np.dtype(dtype)
+        except TypeError as error:
+            raise UsageError(f"dtype is {dtype!r}; give a NumPy type: {error}") from error
+        if self.dtype is not None and self.dtype.kind not in "iu":
+            raise UsageError(f"dtype is {self.dtype}; token ids are whole numbers.")
+
+    def wants_segments(self, *, otherwise: bool) -> bool:
+        """Whether the source must tell documents apart.
+
+        Args:
+            otherwise: whether it does if nobody says.
+        """
+        if self.names is None:
+            return otherwise
+        return not {*_SEGMENTS}.isdisjoint(self.names) or ("labels" in self.names and otherwise)
+
+    @property
+    def wants_documents(self) -> bool:
+        """Whether the source must say which document each token is of."""
+        return self.names is not None and "document_ids" in self.names
+
+    def finish(self, arrays: Arrays) -> Arrays:
+        """What a batch holds, from what a source gave."""
+        if self.names is not None and arrays.keys() != {*self.names}:
+            arrays = {name: self._array(name, arrays) for name in self.names}
+        if self.dtype is not None and arrays["input_ids"].dtype != self.dtype:
+            arrays = arrays | {"input_ids": _cast(arrays["input_ids"], self.dtype)}
+        return arrays
+
+    def _array(self, name: str, arrays: Arrays) -> npt.NDArray[Any]:
+        found = arrays.get(name)
+        if found is not None:
+            return found
+        if name == "labels":
+            return _labels(arrays)
+        if name == "loss_mask":
+            segments = arrays.get("segment_ids")
+            ids = arrays["input_ids"]
+            return np.ones(ids.shape, np.bool_) if segments is None else segments != 0
+        raise UsageError(
+            f"the samples have no {name}, only {', '.join(arrays)}; pack the documents with it, or "
+            "leave it out of columns."
+        )
+
+
+def _cast(ids: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    if not np.can_cast(ids.dtype, dtype) and ids.size:
+        bounds = np.iinfo(dtype)
+        for token in (ids.min(), ids.max()):
+            if not bounds.min <= token <= bounds.max:
+                raise UsageError(
+                    f"dtype is {dtype.name}, but there is a token {token}; choose a type that "
+                    "holds it."
+                )
+    return ids.astype(dtype)
+
+
+def _labels(arrays: Arrays) -> npt.NDArray[Any]:
+    ids = arrays["input_ids"]
+    labels = np.full(ids.shape, IGNORED, np.int64 if ids.itemsize == 8 else np.int32)
+    labels[:, :-1] = ids[:, 1:]
+    segments, mask = arrays.get("segment_ids"), arrays.get("loss_mask")
+    if segments is not None:
+        is_next = (segments[:, 1:] == segments[:, :-1]) & (segments[:, 1:] != 0)
+        labels[:, :-1][~is_next] = IGNORED
+    if mask is not None:
+        labels[:, :-1][~mask[:, 1:].astype(np.bool_, copy=False)] = IGNORED
+    return labels

@@ -1,0 +1,239 @@
+"""Rows of items that lie anywhere in memory: seen where they are, or copied in one call.
+
+A sample may lie in any of thousands of mapped files, and is perhaps put together from several
+documents; a Python loop over its pieces would cost more than copying them. All memory of a process
+is one array of bytes, though, and Arrow's `take` of variable-length values copies such pieces, end
+to end, into one new buffer, without the interpreter's lock, at an address that is a multiple of
+64. So the pieces are described to it as values of one array of bytes: value 2i runs from where
+piece i starts to where it ends, and only those with even numbers are ever taken. The values between
+them, which would run backwards, are never looked at.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from easydata.format.arrays import number_array
+from easydata.loader.packing_segments import ranges
+
+__all__ = ["Pieces", "Rows", "empty_aligned", "fill_rows", "split_runs"]
+
+# No array begins so low, and no 64-bit system gives programs addresses as high as the end.
+_LOWEST = 64
+_MEMORY = pa.foreign_buffer(_LOWEST, (1 << 56) - _LOWEST)
+
+
+class Pieces(NamedTuple):
+    """Where runs of items lie.
+
+    Attributes:
+        addresses: int64[pieces], of the first byte of each.
+        sizes: int64[pieces], bytes in each.
+        counts: int64[runs], how many pieces each run is; None if every run is one.
+        owner: keeps the memory alive.
+    """
+
+    addresses: npt.NDArray[np.int64]
+    sizes: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.int64] | None
+    owner: object
+
+
+class Rows:
+    """Numbered rows of one length, each one or several pieces of memory, one after another."""
+
+    def __init__(
+        self,
+        addresses: npt.NDArray[np.int64],
+        sizes: npt.NDArray[np.int64],
+        *,
+        num_items: int,
+        dtype: np.dtype[Any],
+        owner: object,
+        first_piece: npt.NDArray[np.int64] | None = None,
+    ) -> None:
+        """
+        Args:
+            addresses: int64[pieces], of the first byte of each; not checked.
+            sizes: int64[pieces], bytes in each.
+            num_items: in a row; the pieces of a row add up to so many. Not checked.
+            dtype: of the items.
+            owner: keeps the memory alive.
+            first_piece: int64[rows + 1]; row i is pieces first_piece[i] to first_piece[i + 1].
+                None if every row is one piece.
+        """
+        count = len(addresses)
+        self.num_rows = count if first_piece is None else len(first_piece) - 1
+        self.num_items = num_items
+        self.dtype = dtype
+        self._owner = owner
+        self._addresses = addresses
+        self._first_piece = first_piece
+        self._row_bytes = num_items * dtype.itemsize
+        offsets = np.empty(2 * count + 1, np.int64)
+        starts = offsets[:-1:2]
+        np.subtract(addresses, _LOWEST, out=starts)
+        np.add(starts, sizes, out=offsets[1::2])
+        # Arrow sets aside as many bytes for a value as the values have on average, which it works
+        # out from the first and the last offset. So it is told the length of a piece.
+        mean = self.num_rows * self._row_bytes // max(count, 1) + 1
+        offsets[-1] = offsets[0] + 2 * count * mean if count else 0
+        self._offsets = offsets
+        self._pieces = pa.Array.from_buffers(
+            pa.large_binary(), 2 * count, [None, pa.py_buffer(offsets), _MEMORY]
+        )
+        self._numbers = number_array(np.arange(0, 2 * count, 2))
+        # How many pieces up to each do not begin where the one before ends.
+        self._breaks = np.zeros(count + 1, np.int64)
+        np.cumsum(starts[1:] != offsets[1:-2:2], out=self._breaks[1:count])
+
+    def read(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """dtype[stop - start, num_items]: `view` where there is one, else `copy`."""
+        found = self.view(start, stop)
+        return self.copy(start, stop) if found is None else found
+
+    def view(self, start: int, stop: int) -> npt.NDArray[Any] | None:
+        """dtype[stop - start, num_items], read-only: rows where they are; None if they do not
+        follow one another in memory.
+        """
+        first, last = self._piece(start), self._piece(stop) - 1
+        if last < first or self._breaks[last] != self._breaks[first]:
+            return None
+        memory = _Memory(
+            int(self._addresses[first]), (stop - start, self.num_items), self.dtype, self._owner
+        )
+        return np.asarray(memory)
+
+    def copy(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """dtype[stop - start, num_items]: rows copied, at an address that is a multiple of 64."""
+        first, last = self._piece(start), self._piece(stop)
+        shape = (stop - start, self.num_items)
+        if last == first:
+            return np.empty(shape, self.dtype)
+        function, options = _take()
+        taken = function.call([self._pieces, self._numbers.slice(first, last - first)], options)
+        return np.ndarray(shape, self.dtype, taken.buffers()[2])
+
+    def _piece(self, row: int) -> int:
+        return row if self._first_piece is None else int(self._first_piece[row])
+
+
+@functools.cache
+def _take() -> tuple[Any, Any]:
+    # `pyarrow.compute` first makes a Python function of each of its hundreds: a tenth of a second.
+    from pyarrow._compute import TakeOptions, get_function
+
+    return get_function("array_take"), TakeOptions(boundscheck=False)
+
+
+class _Memory:
+    """Some memory as NumPy finds it; holds on to whoever owns it."""
+
+    def __init__(
+        self, address: int, shape: tuple[int, ...], dtype: np.dtype[Any], owner: object
+    ) -> None:
+        self.owner = owner
+        self.__array_interface__ = {
+            "version": 3,
+            "typestr": dtype.str,
+            "data": (address, True),
+            "shape": shape,
+        }
+
+
+def fill_rows(
+    pieces: Pieces,
+    runs_in_row: npt.NDArray[np.int64] | None,
+    *,
+    num_items: int,
+    dtype: np.dtype[Any],
+    pad_id: int | None,
+) -> Rows:
+    """Rows made of runs, one after another, and filled up with `pad_id` where these end.
+
+    Args:
+        pieces: of the runs.
+        runs_in_row: int64[rows], how many runs each row has; None if each is one.
+        num_items: in a row; the runs of a row have so many or less.
+        dtype: of the items.
+        pad_id: None if nothing is to be filled up.
+    """
+    addresses, sizes, counts = pieces.addresses, pieces.sizes, pieces.counts
+    if counts is None:
+        counts = runs_in_row
+    elif runs_in_row is not None:
+        before = np.append(0, counts.cumsum())[np.append(0, runs_in_row.cumsum())]
+        counts = np.diff(before)
+    owner = pieces.owner
+    if pad_id is not None:
+        ends = np.arange(1, len(sizes) + 1) if counts is None else counts.cumsum()
+        used = np.append(0, sizes.cumsum())[np.append(0, ends)]
+        missing = num_items * dtype.itemsize - np.diff(used)
+        short = np.flatnonzero(missing)
+        if len(short):
+            padding = np.full(num_items, pad_id, dtype)
+            addresses = np.insert(addresses, ends[short], padding.ctypes.data)
+            sizes = np.insert(sizes, ends[short], missing[short])
+            counts = np.ones(len(ends), np.int64) if counts is None else counts.copy()
+            counts[short] += 1
+            owner = (owner, padding)
+    return Rows(
+        addresses,
+        sizes,
+        num_items=num_items,
+        dtype=dtype,
+        owner=owner,
+        first_piece=None if counts is None else np.append(0, counts.cumsum()),
+    )
+
+
+class SplitRuns(NamedTuple):
+    """Runs of a stream, cut where regions of it end.
+
+    Attributes:
+        regions: int64[pieces], the region of each piece.
+        starts: int64[pieces], its first token, from the start of the region.
+        lengths: int64[pieces], its tokens.
+        counts: int64[runs], how many pieces each run is; None if every run is one.
+    """
+
+    regions: npt.NDArray[np.int64]
+    starts: npt.NDArray[np.int64]
+    lengths: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.int64] | None
+
+
+def split_runs(
+    first_tokens: npt.NDArray[np.int64],
+    starts: npt.NDArray[np.int64],
+    lengths: npt.NDArray[np.int64] | int,
+) -> SplitRuns:
+    """Cut runs of a stream where the regions end that it consists of.
+
+    Args:
+        first_tokens: int64[regions + 1], the first token of each region, and how many there are.
+        starts: int64[runs], the first token of each run; all lie within the stream.
+        lengths: int64[runs], tokens in each, or in all.
+    """
+    ends = starts + lengths
+    first = first_tokens.searchsorted(starts, side="right") - 1
+    # Of a run without tokens, one piece, so that it counts.
+    spans = np.maximum(first_tokens.searchsorted(ends) - first, 1)
+    if not len(spans) or spans.max() == 1:
+        return SplitRuns(first, starts - first_tokens[first], ends - starts, None)
+    regions = ranges(first, spans)
+    starts = np.maximum(np.repeat(starts, spans), first_tokens[regions])
+    ends = np.minimum(np.repeat(ends, spans), first_tokens[regions + 1])
+    return SplitRuns(regions, starts - first_tokens[regions], ends - starts, spans)
+
+
+def empty_aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """dtype[shape], not filled, at an address that is a multiple of 64."""
+    size = math.prod(shape) * dtype.itemsize
+    return np.ndarray(shape, dtype, pa.allocate_buffer(size))
