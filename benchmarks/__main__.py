@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.common import ROOT, Options, machine, print_report, write_report
 
-NAMES = ("imports", "size", "open", "loader", "build", "memory", "keyed", "pipeline")
+NAMES = ("imports", "size", "open", "loader", "build", "memory", "keyed", "pipeline", "feeding")
 RESULTS = ROOT / "benchmarks" / "results"
 
 

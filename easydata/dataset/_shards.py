@@ -281,7 +281,10 @@ class Shards:
                 f"ledger says {rows} and {tokens}",
             )
         if self.is_mapped:
-            self._token_offsets[batch] = found.values.ctypes.data - message.address
+            offset = found.values.ctypes.data - message.address
+            if tokens and not 0 <= offset <= message.size - found.values.nbytes:
+                raise self._damage(batch, "it is compressed, but the ledger says that it is not")
+            self._token_offsets[batch] = offset
         return found
 
     def _check_before_decoding(self, batch: int, message: pa.Buffer) -> None:

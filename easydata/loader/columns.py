@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,6 +69,17 @@ class Columns:
     def wants_documents(self) -> bool:
         """Whether the source must say which document each token is of."""
         return self.names is not None and "document_ids" in self.names
+
+    def needed(self, stored: Collection[str]) -> list[str] | None:
+        """Which of the arrays that a source has must be read; None for all."""
+        if self.names is None:
+            return None
+        wanted = {*self.names}
+        if "labels" in wanted:
+            wanted |= {"segment_ids", "loss_mask"}
+        if "loss_mask" in wanted and "loss_mask" not in stored:
+            wanted.add("segment_ids")
+        return [name for name in stored if name in wanted]
 
     def finish(self, arrays: Arrays) -> Arrays:
         """What a batch holds, from what a source gave."""

@@ -272,7 +272,8 @@ class DataLoader:
 
     def __reduce__(self) -> tuple[Callable[[], DataLoader], tuple[()], dict[str, Any]]:
         # A dataset is pickled by its path: so small, whatever plan or order was made for it.
-        return partial(type(self), **self._arguments), (), {"_begin": self._begin}
+        state = {"_begin": self._begin, "_progress": Progress(self._begin)}
+        return partial(type(self), **self._arguments), (), state
 
     def state_dict(self) -> dict[str, Any]:
         """Where the latest iteration stands, as a JSON value of constant size.
@@ -345,12 +346,14 @@ class DataLoader:
     def _check_one_batch(self) -> None:
         if not self.drop_last or (self.epochs is None and not self._ends_itself):
             return
-        stretch = self._walk(Place(0)).take(self.batch_size)
-        if stretch.num_samples < self.batch_size:
+        if self._ends_itself:
+            found = self._walk(Place(0)).take(self.batch_size).num_samples
+        else:
+            found = min(self._end or 0, self.batch_size)
+        if found < self.batch_size:
             raise UsageError(
-                f"batch_size is {self.batch_size}, but there are only {stretch.num_samples} "
-                f"samples of {self.seq_len} tokens; choose a smaller batch_size or "
-                "drop_last=False."
+                f"batch_size is {self.batch_size}, but there are only {found} samples of "
+                f"{self.seq_len} tokens; choose a smaller batch_size or drop_last=False."
             )
 
 

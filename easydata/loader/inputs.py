@@ -110,7 +110,7 @@ def _samples(
                 f"{data!r} holds samples of {data.seq_len} tokens already; leave pack and "
                 "pad_token_id out, or load the documents that they were made from."
             )
-        return StoredSamples(data, columns.names)
+        return StoredSamples(data, columns.needed(data.sample_columns))
     if seq_len is None:
         raise UsageError("seq_len is None, but a stream of tokens needs it; give seq_len.")
     from easydata.loader.packing import pack as pack_documents

@@ -18,6 +18,8 @@ __all__ = ["Batch", "BatchIterator", "LoaderStats", "Progress", "Share", "read_b
 # The order of so many samples is worked out at once, and where they lie: enough to make NumPy's
 # cost per call vanish, few enough that arrays of them are no pages of their own for malloc.
 _LOCATED_SAMPLES = 8192
+# Those of other hosts and workers, which a mixture goes through, too, are so many at most.
+_WALKED_SAMPLES = 1 << 16
 # Samples that are copied anyway are copied for several small batches in one call.
 _COPIED_BYTES = 1 << 20
 
@@ -152,8 +154,10 @@ def read_batches(
         prefetch: batches that threads read ahead; 0 for none.
         prefetch_workers: how many threads.
     """
-    rows = share.batch_size // share.hosts
-    most = max(_LOCATED_SAMPLES // rows, 1) if locates_ahead else 1
+    rows, step = share.batch_size // share.hosts, share.batch_size * share.workers
+    most = 1
+    if locates_ahead:
+        most = max(min(_LOCATED_SAMPLES // rows, _WALKED_SAMPLES // step), 1)
 
     def read(group: _Group) -> list[Batch]:
         return _read_group(group, finish)

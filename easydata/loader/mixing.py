@@ -365,6 +365,9 @@ def _check_sources(sources: Mapping[str, SampleSource]) -> None:
     for name, source in sources.items():
         if not isinstance(name, str):
             raise UsageError(f"a source has the name {name!r}; names are text.")
+        given: object = source
+        if isinstance(given, Mixture):
+            raise UsageError(f"{name!r} is a mixture; mix its sources with the others instead.")
         if not has_all(source, "num_samples", "seq_len", "read"):
             raise UsageError(
                 f"{name!r} is a {type(source).__name__}, which has no samples; if it is a dataset "

@@ -324,3 +324,19 @@ def test_a_forked_child_reads_on(folders: dict[str, Path], name: str) -> None:
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORK, str(folders[name])]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_compressed_batch_is_never_taken_for_a_mapped_one(tmp_path: Path) -> None:
+    """Its values are no part of the map, so their address may not be kept."""
+    rows = [{"text": "abc " * 50}] * 20
+    dataset = ed.build(rows, tokenizer="bytes", out=tmp_path / "out", compression="zstd")
+    dataset.ledger.metadata["compression"] = "none"
+    shards = _shards.Shards(
+        dataset.path,
+        dataset.ledger,
+        token_column="input_ids",
+        verify="never",
+        cache_bytes=1 << 20,
+    )
+    with pytest.raises(CorruptShardError, match="compressed, but the ledger says that it is not"):
+        shards.open_batch(0)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import easydata as ed
 from easydata.errors import EasyDataError, UsageError
 from easydata.loader.array_tokens import ArrayTokens
+from easydata.loader.columns import Columns
 from easydata.loader.data_loader import DataLoader
 
 from .sequences import PAD, STRATEGIES
@@ -242,3 +245,32 @@ def test_stats() -> None:
     assert stats.samples_by_source == {"a": 30, "b": 10}
     views = DataLoader(data["a"], 4, 5, shuffle=False, epochs=1)
     assert len(list(views)) == views.stats.views == 20
+
+
+def test_labels_of_samples_on_the_disk_need_what_is_stored_beside_them(tmp_path: Path) -> None:
+    rows = [{"text": "x" * n} for n in (3, 5, 2, 7, 30, 1, 4)]
+    options: dict[str, Any] = {"tokenizer": "bytes", "seq_len": 16, "pad_token": 0}
+    ds = ed.build(rows, out=tmp_path / "d", pack="greedy", segment_ids=True, **options)
+    assert {"segment_ids", "loss_mask"} <= set(ds.sample_columns)
+    every = next(iter(DataLoader(ds, len(ds), shuffle=False, columns=["labels", "segment_ids"])))
+    (alone,) = [next(iter(DataLoader(ds, len(ds), shuffle=False, columns=["labels"])))]
+    assert set(alone) == {"input_ids", "labels"}
+    assert np.array_equal(alone["labels"], every["labels"])
+    ids, segments = every["input_ids"].astype(int), every["segment_ids"]
+    for row in range(len(ds)):
+        for place in range(16):
+            is_next = place < 15 and segments[row, place + 1] == segments[row, place] != 0
+            expected = ids[row, place + 1] if is_next else -100
+            assert alone["labels"][row, place] == expected
+
+
+def test_a_mask_follows_from_stored_segments() -> None:
+    class Segments(Numbers):
+        sample_columns: ClassVar[dict[str, Any]] = {"input_ids": None, "segment_ids": None}
+
+    assert Columns(["loss_mask"], None).needed(Segments.sample_columns) == [
+        "input_ids",
+        "segment_ids",
+    ]
+    assert Columns(["input_ids"], None).needed(Segments.sample_columns) == ["input_ids"]
+    assert Columns(None, None).needed(Segments.sample_columns) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import pickle
 from collections.abc import Callable
 from itertools import islice
 from typing import Any
@@ -259,3 +260,15 @@ def test_a_newer_state(version: Any) -> None:
     state = loader.state_dict() | {"version": version}
     with pytest.raises(FormatVersionError, match=f"has version {version!r}, but .* knows 1; use"):
         loader.load_state_dict(state)
+
+
+def test_a_pickled_loader_stands_where_it_would_begin() -> None:
+    loader = DataLoader(documents(400), 3, SEQ_LEN)
+    iterator = iter(loader)
+    for _ in range(4):
+        next(iterator)
+    other = DataLoader(documents(400), 3, SEQ_LEN)
+    other.load_state_dict(loader.state_dict())
+    copied = pickle.loads(pickle.dumps(other))
+    assert copied.state_dict() == loader.state_dict()
+    assert np.array_equal(next(iter(copied))["input_ids"], next(iterator)["input_ids"])

@@ -239,6 +239,7 @@ def test_the_fingerprint_follows_from_all_that_decides() -> None:
         ([Numbers(5), Numbers(5)], {}, "sources of a mixture are a list; give a dict of them by"),
         (None, {}, "sources of a mixture are a NoneType"),
         ({"a": Numbers(5), "b": None}, {}, "'b' is a NoneType, which has no samples"),
+        ({"a": Mixture({"b": Numbers(5)})}, {}, "'a' is a mixture; mix its sources"),
         ({"a": Documents([5])}, {}, "'a' is a Documents, which has no samples; .* pack it first"),
         ({1: Numbers(5)}, {}, "a source has the name 1; names are text"),
         ({"a": Numbers(5)}, {"seed": 1.5}, r"seed is 1\.5; it must be a whole number from 0 to"),
