@@ -65,11 +65,16 @@ def as_samples(
         from easydata.loader.mixing import Mixture
 
         return Mixture({name: one(source) for name, source in data.items()}, **mixing)
-    for name in ("weights", "schedule"):
+    for name, shown in (("weights", "weights"), ("schedule", "weight_schedule")):
         if mixing[name] is not None:
-            shown = "weight_schedule" if name == "schedule" else name
             raise UsageError(f"{shown} is for several sources; give data as a dict of them.")
+    if mixing["stop_strategy"] != "restart":
+        raise UsageError(
+            "stop_strategy is for several sources; give data as a dict of them, or give it to "
+            "Mixture. One source ends after its epochs."
+        )
     if is_mixture(data):
+        _refuse_packing(data, pack, pad_token_id)
         if mixing["shuffle"] is not True or mixing["seed"] or mixing["shuffle_buffer_size"]:
             raise UsageError(
                 "a mixture shuffles its sources itself; give shuffle, seed and "
@@ -91,6 +96,7 @@ def _samples(
     data: Any, seq_len: int | None, *, pack: str, pad_token_id: int | None, columns: Columns
 ) -> SampleSource:
     if has_all(data, "num_samples", "seq_len", "read"):
+        _refuse_packing(data, pack, pad_token_id)
         found: SampleSource = data
         return found
     if has_all(data, "features", "data", "with_format"):
@@ -105,11 +111,7 @@ def _samples(
     if getattr(data, "seq_len", None) is not None:
         from easydata.loader.stored_samples import StoredSamples
 
-        if pack != "concat" or pad_token_id is not None:
-            raise UsageError(
-                f"{data!r} holds samples of {data.seq_len} tokens already; leave pack and "
-                "pad_token_id out, or load the documents that they were made from."
-            )
+        _refuse_packing(data, pack, pad_token_id)
         return StoredSamples(data, columns.needed(data.sample_columns))
     if seq_len is None:
         raise UsageError("seq_len is None, but a stream of tokens needs it; give seq_len.")
@@ -123,3 +125,11 @@ def _samples(
         include_segment_ids=columns.wants_segments(otherwise=pack != "concat"),
         include_document_ids=columns.wants_documents,
     )
+
+
+def _refuse_packing(data: Any, pack: str, pad_token_id: int | None) -> None:
+    if pack != "concat" or pad_token_id is not None:
+        raise UsageError(
+            f"{data!r} holds samples of {data.seq_len} tokens already; leave pack and "
+            "pad_token_id out, or load the documents that they were made from."
+        )

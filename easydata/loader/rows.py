@@ -75,16 +75,14 @@ class Rows:
         self._owner = owner
         self._addresses = addresses
         self._first_piece = first_piece
-        self._row_bytes = num_items * dtype.itemsize
         offsets = np.empty(2 * count + 1, np.int64)
         starts = offsets[:-1:2]
         np.subtract(addresses, _LOWEST, out=starts)
         np.add(starts, sizes, out=offsets[1::2])
         # Arrow sets aside as many bytes for a value as the values have on average, which it works
         # out from the first and the last offset. So it is told the length of a piece.
-        mean = self.num_rows * self._row_bytes // max(count, 1) + 1
+        mean = self.num_rows * num_items * dtype.itemsize // max(count, 1) + 1
         offsets[-1] = offsets[0] + 2 * count * mean if count else 0
-        self._offsets = offsets
         self._pieces = pa.Array.from_buffers(
             pa.large_binary(), 2 * count, [None, pa.py_buffer(offsets), _MEMORY]
         )

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from easydata.errors import UsageError
-from easydata.loader._checks import check_numbers, has_all
+from easydata.loader._checks import check_numbers
 from easydata.loader.columns import Columns
 from easydata.loader.inputs import as_samples, is_mixture
 from easydata.loader.protocols import Arrays
@@ -48,7 +48,7 @@ class SampleReader:
             UsageError: an argument is out of range or contradicts another or the data, or the data
                 is a mixture, whose samples have no numbers.
         """
-        if is_mixture(data) or (isinstance(data, Mapping) and not has_all(data, "features")):
+        if is_mixture(data) or (isinstance(data, Mapping) and not hasattr(data, "with_format")):
             raise UsageError(
                 "the samples of a mixture are not numbered; read it in batches, with "
                 "easydata.DataLoader."
@@ -60,7 +60,7 @@ class SampleReader:
             pack=pack,
             pad_token_id=pad_token_id,
             columns=self.columns,
-            mixing={"weights": None, "schedule": None},
+            mixing={"weights": None, "schedule": None, "stop_strategy": "restart"},
         )
         assert not is_mixture(samples)
         self._source = samples

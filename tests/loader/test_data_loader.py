@@ -361,6 +361,11 @@ def test_a_mixture_that_says_where_it_ends(strategy: str, samples: int, *, drop_
         (Numbers(9), {"batch_size": 10}, "batch_size is 10, but there are only 9 samples of 3"),
         (mixed(), {"shuffle": False}, "a mixture shuffles its sources itself"),
         (mixed(), {"seed": 1}, "a mixture shuffles its sources itself"),
+        (mixed(), {"pack": "greedy"}, "holds samples of 3 tokens already; leave pack"),
+        (Numbers(9), {"pack": "greedy"}, "holds samples of 3 tokens already; leave pack"),
+        (Numbers(9), {"pad_token_id": 0}, "holds samples of 3 tokens already; leave pack"),
+        (mixed(), {"stop_strategy": "all_exhausted"}, "stop_strategy is for several sources"),
+        (Numbers(9), {"stop_strategy": "all_exhausted"}, "stop_strategy is for several sources"),
         (mixed(), {"shuffle_buffer_size": 9}, "a mixture shuffles its sources itself"),
         (
             mixed(stop_strategy="all_exhausted"),
