@@ -191,7 +191,7 @@ def test_all_errors_of_a_class_at_once() -> None:
     assert str(error).splitlines() == [
         "PackStageConfig.seq_length is 0; it must be a whole number from 1 up.",
         "PackStageConfig.strategy is 'gredy'; did you mean greedy? Choices: greedy, concat, pool, "
-        "first_fit, best_fit.",
+        "first_fit, best_fit, pad.",
         "PackStageConfig.num_packers is -1; it must be a whole number from 1 up.",
     ]
 
