@@ -6,7 +6,8 @@ import operator
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from functools import cached_property
-from typing import Any
+from itertools import pairwise
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +15,11 @@ import numpy.typing as npt
 from easydata.errors import UsageError
 from easydata.fingerprint import fingerprint_json
 from easydata.loader._checks import check_count, check_numbers, check_seed, has_all
+from easydata.loader.inputs import block_borders
 from easydata.loader.interleave import Interleaving
+from easydata.loader.merging import group_by_source, merge
 from easydata.loader.order import SampleOrder
-from easydata.loader.protocols import Arrays, LocatedSamples, SampleSource
-from easydata.loader.rows import empty_aligned
+from easydata.loader.protocols import LocatedSamples, SampleSource
 from easydata.loader.samples import description
 from easydata.loader.schedule import Weights, WeightSchedule
 from easydata.loader.walk import locate
@@ -53,7 +55,7 @@ class Mixture:
         block_size: int = 1000,
         stop_strategy: str = "restart",
         seed: int = 0,
-        shuffle: bool = True,
+        shuffle: bool | Literal["block"] = True,
         shuffle_buffer_size: int | None = None,
     ) -> None:
         """
@@ -63,11 +65,12 @@ class Mixture:
                 number of samples.
             schedule: points (step, weights) in place of `weights`; see `WeightSchedule`.
             schedule_type: "step", "linear" or "cosine".
-            batch_size: samples in a step of the schedule.
+            batch_size: samples in a step of the schedule, whatever the batches of the loader are.
             block_size: samples for which the weights of a linear or cosine schedule stand still.
             stop_strategy: "restart", "first_exhausted" or "all_exhausted".
             seed: chooses the orders inside the sources, 0 to 2^64 - 1.
-            shuffle: False takes the samples of a source as they come.
+            shuffle: False takes the samples of a source as they come, "block" shuffles blocks of
+                neighbours, see `BlockOrder`.
             shuffle_buffer_size: shuffle only inside runs of so many samples of a source.
 
         Raises:
@@ -93,7 +96,7 @@ class Mixture:
                 weights = [Fraction(size, sum(self.sizes)) for size in self.sizes]
             schedule = [(0, weights)]
         elif weights is not None:
-            raise UsageError("weights and schedule are both given; give one of them.")
+            raise UsageError("weights and a schedule of weights are both given; give one of them.")
         elif self.batch_size is None:
             raise UsageError("a weight schedule counts in steps; give batch_size, too.")
         self.schedule = WeightSchedule(
@@ -109,16 +112,22 @@ class Mixture:
                 shuffle=shuffle,
                 seed=int(fingerprint_json([seed, name])[:16], 16),
                 window=shuffle_buffer_size,
+                blocks=block_borders(source) if shuffle == "block" else None,
             )
-            for name, size in zip(self.sources, self.sizes, strict=True)
+            for (name, source), size in zip(self.sources.items(), self.sizes, strict=True)
         ]
-        self._parts = {
+        self._parts: dict[str, Any] = {
             "seed": seed,
             "shuffle": shuffle,
             "shuffle_buffer_size": shuffle_buffer_size,
             "stop_strategy": stop_strategy,
             "schedule": self.schedule.fingerprint,
         }
+        if shuffle == "block":
+            self._parts["blocks"] = {
+                name: order.description.get("blocks")
+                for name, order in zip(self.sources, self.orders, strict=True)
+            }
         if stop_strategy == "all_exhausted":
             self._check_that_it_ends()
 
@@ -211,14 +220,18 @@ class Mixture:
 
     def locate(
         self, sources: npt.NDArray[np.integer[Any]], samples: npt.NDArray[np.int64]
-    ) -> LocatedMixture:
+    ) -> LocatedSamples:
         """Samples by source and number, as `read`; see `LocatedSamples`."""
         check_numbers(sources, len(self.sources), "source")
-        located = [
-            locate(source, samples[sources == number])
-            for number, source in enumerate(self.sources.values())
-        ]
-        return LocatedMixture(sources, located, self.seq_len, self._dtypes)
+        order, firsts = group_by_source(sources, len(self.sources))
+        located = {
+            number: locate(source, samples[order[first:stop]])
+            for number, (source, (first, stop)) in enumerate(
+                zip(self.sources.values(), pairwise(firsts.tolist()), strict=True)
+            )
+            if first < stop
+        }
+        return merge(sources, located, order, self.seq_len, self._dtypes)
 
     @cached_property
     def _dtypes(self) -> dict[str, np.dtype[Any]]:
@@ -241,40 +254,6 @@ class Mixture:
                 shown = ", ".join(f"{its[key]} ({name})" for name, its in found.items())
                 raise UsageError(f"no type of whole numbers holds every {key}: {shown}.")
         return dtypes
-
-
-class LocatedMixture:
-    """Some samples of a mixture, located."""
-
-    def __init__(
-        self,
-        sources: npt.NDArray[np.integer[Any]],
-        located: Sequence[LocatedSamples],
-        seq_len: int,
-        dtypes: Mapping[str, np.dtype[Any]],
-    ) -> None:
-        """
-        Args:
-            sources: integer[n], the number of the source of each sample.
-            located: of each source, its samples among them.
-            seq_len: tokens in a sample.
-            dtypes: of the arrays.
-        """
-        self._sources, self._located = sources, located
-        self._seq_len, self._dtypes = seq_len, dtypes
-
-    def read(self, start: int, stop: int) -> Arrays:
-        """See `LocatedSamples.read`; the arrays are copies."""
-        sources = self._sources[start:stop]
-        shape = (len(sources), self._seq_len)
-        batch = {name: empty_aligned(shape, dtype) for name, dtype in self._dtypes.items()}
-        for number, located in enumerate(self._located):
-            rows = np.flatnonzero(sources == number)
-            if len(rows):
-                first = int(np.count_nonzero(self._sources[:start] == number))
-                for name, array in located.read(first, first + len(rows)).items():
-                    batch[name][rows] = array
-        return batch
 
 
 class MixtureRun:
@@ -315,8 +294,11 @@ class MixtureRun:
         before = list(self._counts)
         sources = self.take_sources(length)
         samples = np.empty(len(sources), np.int64)
-        for number, order in enumerate(self._mixture.orders):
-            samples[sources == number] = order.visits(before[number], self._counts[number])
+        places, firsts = group_by_source(sources, len(before))
+        for number, (first, stop) in enumerate(pairwise(firsts.tolist())):
+            if first < stop:
+                visits = before[number], self._counts[number]
+                samples[places[first:stop]] = self._mixture.orders[number].visits(*visits)
         return sources, samples
 
     def take_sources(self, length: int) -> npt.NDArray[np.int32]:
@@ -337,22 +319,25 @@ class MixtureRun:
         mixture = self._mixture
         if mixture.stop_strategy == "restart":
             return None
+        is_first = mixture.stop_strategy == "first_exhausted"
+        added = np.bincount(sources, minlength=len(self._counts)).tolist()
         ends = []
-        for number, (size, count) in enumerate(zip(mixture.sizes, self._counts, strict=True)):
+        for number, (size, count, more) in enumerate(
+            zip(mixture.sizes, self._counts, added, strict=True)
+        ):
             if not mixture.schedule.is_ever_used(number):
                 continue
-            rows = np.flatnonzero(sources == number)
             left = size - count
-            if mixture.stop_strategy == "first_exhausted":
-                if len(rows) > left:
-                    ends.append(int(rows[left]))
-            elif len(rows) < left:
-                return None
-            else:
-                ends.append(int(rows[left - 1]) + 1 if left > 0 else 0)
+            if is_first and more > left:
+                ends.append(int(np.flatnonzero(sources == number)[left]))
+            elif not is_first:
+                if more < left:
+                    return None
+                rows = np.flatnonzero(sources == number) if left > 0 else None
+                ends.append(0 if rows is None else int(rows[left - 1]) + 1)
         if not ends:
             return None
-        return min(ends) if mixture.stop_strategy == "first_exhausted" else max(ends)
+        return min(ends) if is_first else max(ends)
 
 
 def _check_sources(sources: Mapping[str, SampleSource]) -> None:

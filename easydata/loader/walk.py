@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from easydata.loader.merging import group_by_source, ranks_in_source
 from easydata.loader.order import SampleOrder
 from easydata.loader.protocols import Arrays, LocatedSamples, SampleSource
 
@@ -112,7 +114,19 @@ class MixtureWalk:
         before = Place(self._samples, self._run.counts)
         sources = self._run.take_sources(num_samples)
         self._samples += len(sources)
+        self._warm(before, Place(self._samples, self._run.counts))
         return _MixtureStretch(self._mixture, before, sources)
+
+    def _warm(self, before: Place, after: Place) -> None:
+        mixture = self._mixture
+        assert before.counts is not None
+        assert after.counts is not None
+        for (name, source), order in zip(mixture.sources.items(), mixture.orders, strict=True):
+            start, stop = before.counts[name], after.counts[name]
+            warm = getattr(source, "warm", None)
+            # Nothing new to say would have what was announced before forgotten.
+            if warm is not None and start < stop:
+                warm(order.ahead(start, stop))
 
 
 class _MixtureStretch:
@@ -122,12 +136,15 @@ class _MixtureStretch:
 
     def locate(self, chosen: npt.NDArray[np.int64]) -> LocatedSamples:
         assert self._before.counts is not None
+        counts = np.array([*self._before.counts.values()])
+        visits = counts[self._sources] + ranks_in_source(self._sources, len(counts))
+        sources, visits = self._sources[chosen], visits[chosen]
+        order, firsts = group_by_source(sources, len(counts))
         samples = np.empty(len(chosen), np.int64)
-        sources = self._sources[chosen]
-        for number, count in enumerate(self._before.counts.values()):
-            visits = count + (self._sources == number).cumsum()[chosen] - 1
-            rows = np.flatnonzero(sources == number)
-            samples[rows] = self._mixture.orders[number].at(visits[rows])
+        for number, (first, stop) in enumerate(pairwise(firsts.tolist())):
+            if first < stop:
+                rows = order[first:stop]
+                samples[rows] = self._mixture.orders[number].at(visits[rows])
         return self._mixture.locate(sources, samples)
 
     def place(self, number: int) -> Place:

@@ -232,6 +232,7 @@ def test_an_abandoned_iteration_ends_its_threads_and_streams(end, prefetch):
     streams = {"a": Rows([[1] * 8] * 400), "b": Rows([[2] * 8] * 400)}
     samples = {name: samples_of(rows, pad_id=None) for name, rows in streams.items()}
     load = {"prefetch_enabled": prefetch, "prefetch_workers": 3}
+    gc.collect()  # iterators of other tests
     batches = iter(StreamLoader(samples, config("ab", mix=MIX, load=load)))
     next(batches)
     assert any("prefetch" in thread.name for thread in threading.enumerate()) == prefetch
