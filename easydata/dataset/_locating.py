@@ -1,4 +1,4 @@
-"""Where the tokens of each record batch lie in memory."""
+"""Where the items of each record batch lie in memory."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import numpy as np
 import numpy.typing as npt
 
 from easydata.dataset._shards import Shards
-from easydata.format.arrays import number_view
 from easydata.loader.rows import Pieces, split_runs
 
 __all__ = ["TokenMemory"]
 
+Int64Array = npt.NDArray[np.int64]
+
 
 class TokenMemory:
-    """Finds runs of the token stream of a dataset. Safe to share between threads."""
+    """Finds runs of the token stream of a dataset, and rows of its other columns. Safe to share
+    between threads.
+    """
 
     def __init__(self, shards: Shards, itemsize: int) -> None:
         """
@@ -23,25 +26,20 @@ class TokenMemory:
         """
         self._shards = shards
         self._itemsize = itemsize
-        # Of each batch of a mapped dataset, once it was opened: where its token 0 lies. The map
-        # lives as long as the shards do.
-        self._addresses = np.zeros(len(shards.ledger.batch_offsets), np.int64)
+        # Of each column of a mapped dataset, int64[batches]: where its first item lies, once the
+        # batch was opened. The map lives as long as the shards do.
+        self._tables: dict[str, Int64Array] = {}
 
-    def locate(self, starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64] | int) -> Pieces:
+    def locate(self, starts: Int64Array, lengths: Int64Array | int) -> Pieces:
         """As `TokenSource.locate`; the runs lie within the stream."""
-        runs = split_runs(self._shards.ledger.first_tokens, starts, lengths)
-        batches, sizes = runs.regions, runs.lengths * self._itemsize
-        if not self._shards.is_mapped:
-            return self._locate_decoded(batches, runs.starts, sizes, runs.counts)
-        is_new = self._addresses[batches] == 0
-        if is_new.any():
-            # np.unique would import numpy.ma: 15 ms, where all of opening takes 3.
-            for batch in sorted(set(batches[is_new].tolist())):
-                values = self._shards.open_batch(batch).values
-                self._addresses[batch] = values.ctypes.data
-        self._shards.check_runs(batches, runs.starts, sizes)
-        addresses = self._addresses[batches] + runs.starts * self._itemsize
-        return Pieces(addresses, sizes, runs.counts, self._shards)
+        shards = self._shards
+        runs = split_runs(shards.ledger.first_tokens, starts, lengths)
+        sizes = runs.lengths * self._itemsize
+        addresses, owner = self._addresses(shards.token_column, runs.regions)
+        addresses += runs.starts * self._itemsize
+        if shards.is_mapped:
+            shards.check_runs(runs.regions, addresses, sizes)
+        return Pieces(addresses, sizes, runs.counts, owner)
 
     def locate_rows(
         self, column: str, rows: npt.NDArray[np.int64], row_items: int, itemsize: int
@@ -57,25 +55,28 @@ class TokenMemory:
         """
         first_rows = self._shards.ledger.first_rows
         batches = first_rows.searchsorted(rows, side="right") - 1
-        addresses = (rows - first_rows[batches]) * (row_items * itemsize)
-        owners = []
-        for batch in sorted(set(batches.tolist())):
-            values = number_view(self._shards.open_batch(batch).batch[column].flatten())
-            addresses[batches == batch] += values.ctypes.data
-            owners.append(values)
-        return Pieces(addresses, np.full(len(rows), row_items * itemsize), None, owners)
+        addresses, owner = self._addresses(column, batches)
+        row_bytes = row_items * itemsize
+        addresses += (rows - first_rows[batches]) * row_bytes
+        return Pieces(addresses, np.full(len(rows), row_bytes), None, owner)
 
-    def _locate_decoded(
-        self,
-        batches: npt.NDArray[np.int64],
-        local: npt.NDArray[np.int64],
-        sizes: npt.NDArray[np.int64],
-        counts: npt.NDArray[np.int64] | None,
-    ) -> Pieces:
-        addresses = local * self._itemsize
+    def _addresses(self, column: str, batches: Int64Array) -> tuple[Int64Array, object]:
+        """int64[n]: where the first item of a column lies in these batches; and what keeps it
+        there. A run without tokens may be of the batch after the last.
+        """
+        table = self._tables.get(column)
+        if table is None:
+            table = np.zeros(len(self._shards.ledger.batch_offsets), np.int64)
+            if self._shards.is_mapped:
+                table = self._tables.setdefault(column, table)
+        found = table.take(batches, mode="clip")
+        if found.all():
+            return found, self._shards
         owners = []
-        for batch in sorted(set(batches.tolist())):
-            values = self._shards.open_batch(batch).values
-            addresses[batches == batch] += values.ctypes.data
-            owners.append(values)
-        return Pieces(addresses, sizes, counts, owners)
+        # np.unique would import numpy.ma: 15 ms, where all of opening takes 3.
+        for batch in sorted(set(np.minimum(batches[found == 0], len(table) - 1).tolist())):
+            items = self._shards.items(batch, column)
+            table[batch] = items.ctypes.data
+            owners.append(items)
+        found = table.take(batches, mode="clip")
+        return found, self._shards if self._shards.is_mapped else owners

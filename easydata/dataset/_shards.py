@@ -12,52 +12,29 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Iterable
-from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import xxhash
 
-from easydata.dataset._decode_ahead import DecodeAhead
+from easydata.dataset._decode_ahead import DecodeAhead, OpenBatch, row_bytes
 from easydata.errors import CorruptShardError
-from easydata.format.arrays import number_view
-from easydata.format.checksums import BLOCK_BYTES
+from easydata.format.checksums import BLOCK_BYTES, block_count
 from easydata.format.ledger import Ledger
 from easydata.format.mapping import map_file
 from easydata.format.row_groups import read_row_group
 from easydata.format.stream import decode_batch
 from easydata.loader.packing_segments import ranges
 
-__all__ = ["OpenBatch", "Shards", "Verify"]
+__all__ = ["Shards", "Verify"]
 
 Verify = Literal["lazy", "open", "never"]
 
 _SMALL_BATCH_BYTES = 2 * BLOCK_BYTES  # checking it all costs less than finding what to check
 _MAPPED_BATCHES = 4096  # a decoded view costs a few kilobytes, whatever it shows
-
-
-class OpenBatch:
-    """A decoded record batch.
-
-    Attributes:
-        batch: the record batch; its token column is a list column, of one length or of any.
-        values: uint16[tokens] (or another token type), read-only: all tokens of the batch.
-    """
-
-    def __init__(self, batch: pa.RecordBatch, column: pa.Array) -> None:
-        self.batch = batch
-        self.values = number_view(column.values)
-        self._column = column
-
-    @cached_property
-    def offsets(self) -> npt.NDArray[np.integer]:
-        """int32 or int64[rows + 1]: where each row's tokens start in `values`."""
-        if pa.types.is_fixed_size_list(self._column.type):
-            return np.arange(len(self._column) + 1) * self._column.type.list_size
-        return number_view(self._column.offsets)
 
 
 class Shards:
@@ -85,20 +62,24 @@ class Shards:
         self.is_mapped = (
             ledger.metadata["shard_format"] == "ipc" and ledger.metadata["compression"] == "none"
         )
+        self.token_column = token_column
         self._directory = directory
-        self._token_column = token_column
         self._maps: dict[int, pa.Buffer] = {}
         self._open: OrderedDict[int, OpenBatch] = OrderedDict()
         self._open_bytes = 0
         self._cache_bytes = cache_bytes
         self._lock = threading.Lock()
         self._ahead = DecodeAhead(self._decode)
-        has_checksums = len(ledger.checksums) > 0
-        self._checked = np.full(len(ledger.checksums), verify == "never")
-        self._all_checked = verify == "never" or not has_checksums
-        # Of each batch of a mapped shard: how many bytes after its start token 0 lies.
-        self._dtype = np.dtype(ledger.schema.field(token_column).type.value_type.to_pandas_dtype())
-        self._token_offsets = np.zeros(len(ledger.batch_offsets), np.int64)
+        self._is_trusted = verify == "never" or not len(ledger.checksums)
+        # Of record batches; what lies around them is checked shard by shard.
+        self._checked = np.zeros(len(ledger.checksums), np.bool_)
+        self._checked_edges: set[int] = set()
+        self._all_checked = self._is_trusted
+        self._is_news = False  # whether blocks were checked since it was seen if all are
+        self._itemsize = ledger.schema.field(token_column).type.value_type.bit_width // 8
+        self._row_bytes = row_bytes(ledger.schema, token_column)
+        # Where each batch of a mapped shard begins, once it was decoded.
+        self._message_addresses = np.zeros(len(ledger.batch_offsets), np.int64)
         _all.add(self)
 
     def start_over(self) -> None:
@@ -151,7 +132,7 @@ class Shards:
                 if not self.is_mapped and batch not in self._open:
                     self._open_bytes += found.batch.nbytes
                 self._open[batch] = found
-                while self._is_too_much():
+                while len(self._open) > 1 and self._is_too_much():
                     _, evicted = self._open.popitem(last=False)
                     self._open_bytes -= 0 if self.is_mapped else evicted.batch.nbytes
         else:
@@ -165,37 +146,53 @@ class Shards:
         fit into the cache together.
         """
         room = self._cache_bytes
-        wanted: list[int] = []
+        wanted: dict[int, int] = {}
         for batch in batches:
-            room -= self._decoded_bytes(batch)
-            if room < 0 and wanted:
-                break
-            if batch not in self._open:
-                wanted.append(batch)
-        self._ahead.announce(wanted)
+            if batch not in wanted:
+                nbytes = self._decoded_bytes(batch)
+                if wanted and nbytes > room:
+                    break
+                wanted[batch] = nbytes
+                room -= nbytes
+        self._ahead.announce({b: n for b, n in wanted.items() if b not in self._open}, room)
 
     def _decoded_bytes(self, batch: int) -> int:
-        """About how many bytes a decoded batch takes."""
+        """About how many bytes a decoded batch takes, as far as the schema says."""
         ledger = self.ledger
         tokens = int(ledger.first_tokens[batch + 1] - ledger.first_tokens[batch])
         rows = int(ledger.first_rows[batch + 1] - ledger.first_rows[batch])
-        return tokens * self._dtype.itemsize + rows * 8
+        return tokens * self._itemsize + rows * self._row_bytes
 
     def whole_batch(self, batch: int) -> pa.RecordBatch:
         """A record batch of which every byte has been checked."""
         found = self.open_batch(batch)
-        self.check_tokens(batch, 0, len(found.values))
+        self._check_tokens(batch, found, 0, len(found.values))
         return found.batch
 
     def tokens(self, batch: int, start: int, stop: int) -> npt.NDArray[np.integer]:
         """Tokens `start` to `stop` of a batch: a read-only view, checked."""
         found = self.open_batch(batch)
-        self.check_tokens(batch, start, stop)
+        self._check_tokens(batch, found, start, stop)
         return found.values[start:stop]
+
+    def items(self, batch: int, column: str) -> npt.NDArray[np.integer]:
+        """The items of all lists of a column of a batch, one after another: a read-only view of
+        the map or of what was decoded. Mapped token ids are not checked yet.
+
+        Raises:
+            CorruptShardError: some are missing, or the bytes are not those that were written.
+        """
+        found = self.open_batch(batch)
+        try:
+            items = found.values if column == self.token_column else found.items(column)
+        except pa.ArrowInvalid as error:
+            raise self._damage(batch, str(error)) from error
+        self._check_mapped(batch, self._message(batch), items)
+        return items
 
     def lengths(self) -> npt.NDArray[np.int64]:
         """int64[rows]: tokens in each row of all batches. Samples of one length are not read."""
-        kind = self.ledger.schema.field(self._token_column).type
+        kind = self.ledger.schema.field(self.token_column).type
         if pa.types.is_fixed_size_list(kind):
             return np.full(int(self.ledger.first_rows[-1]), kind.list_size, np.int64)
         found = np.empty(int(self.ledger.first_rows[-1]), np.int64)
@@ -204,37 +201,39 @@ class Shards:
             np.subtract(offsets[1:], offsets[:-1], out=found[first : first + len(offsets) - 1])
         return found
 
-    def check_tokens(self, batch: int, start: int, stop: int) -> None:
-        """Check the blocks that hold tokens `start` to `stop` of a mapped batch."""
+    def _check_tokens(self, batch: int, found: OpenBatch, start: int, stop: int) -> None:
+        """Check the blocks that hold tokens `start` to `stop` of a batch, if it is mapped."""
         if self._all_checked or not self.is_mapped or stop <= start:
             return
-        self.open_batch(batch)
-        itemsize = self._dtype.itemsize
-        offset = int(self._token_offsets[batch])
-        self._check(batch, offset + start * itemsize, offset + stop * itemsize)
+        offset = found.address - int(self._message_addresses[batch])
+        self._check(batch, offset + start * self._itemsize, offset + stop * self._itemsize)
 
     def check_runs(
         self,
         batches: npt.NDArray[np.int64],
-        starts: npt.NDArray[np.int64],
+        addresses: npt.NDArray[np.int64],
         sizes: npt.NDArray[np.int64],
     ) -> None:
         """Check the blocks that hold these runs of tokens of mapped batches.
 
         Args:
             batches: int64[n], which have been opened.
-            starts: int64[n], tokens from the start of the batch.
-            sizes: int64[n], bytes in each run.
+            addresses: int64[n], of the first byte of each run.
+            sizes: int64[n], bytes in each run; of one without any, the batch does not matter.
         """
         if self._all_checked or not len(batches):
             return
-        offsets = self._token_offsets[batches] + starts * self._dtype.itemsize
+        offsets = addresses - self._message_addresses.take(batches, mode="clip")
         low = offsets // BLOCK_BYTES
         counts = np.where(sizes, (offsets + sizes - 1) // BLOCK_BYTES - low + 1, 0)
-        first = self.ledger.batch_first_blocks[batches]
+        first = self.ledger.batch_first_blocks.take(batches, mode="clip")
         blocks = ranges(first + low, counts)
         doubtful = np.flatnonzero(~self._checked[blocks])
         if not len(doubtful):
+            if self._is_news:
+                self._is_news = False  # first: another thread may have more
+                num_blocks = block_count(self.ledger.batch_bytes).sum()
+                self._all_checked = bool(np.count_nonzero(self._checked) == num_blocks)
             return
         runs = np.repeat(np.arange(len(batches)), counts)[doubtful]
         in_batch = blocks[doubtful] - first[runs]
@@ -266,11 +265,11 @@ class Shards:
             else:
                 self._check_before_decoding(batch, message)
                 record_batch = decode_batch(message, ledger.schema)
+            found = OpenBatch(record_batch, self.token_column)
         except pa.ArrowMemoryError:
             raise
         except (pa.ArrowException, OSError) as error:
             raise self._damage(batch, str(error)) from error
-        found = OpenBatch(record_batch, record_batch[self._token_column])
         rows = int(ledger.first_rows[batch + 1] - ledger.first_rows[batch])
         tokens = int(ledger.first_tokens[batch + 1] - ledger.first_tokens[batch])
         if (record_batch.num_rows, len(found.values)) != (rows, tokens):
@@ -280,12 +279,15 @@ class Shards:
                 f"it has {record_batch.num_rows} rows and {len(found.values)} tokens where the "
                 f"ledger says {rows} and {tokens}",
             )
-        if self.is_mapped:
-            offset = found.values.ctypes.data - message.address
-            if tokens and not 0 <= offset <= message.size - found.values.nbytes:
-                raise self._damage(batch, "it is compressed, but the ledger says that it is not")
-            self._token_offsets[batch] = offset
+        self._check_mapped(batch, message, found.values)
+        self._message_addresses[batch] = message.address
         return found
+
+    def _check_mapped(self, batch: int, message: pa.Buffer, items: npt.NDArray[Any]) -> None:
+        """See that the items of a mapped batch lie in it, as their addresses are kept."""
+        offset = items.ctypes.data - message.address
+        if self.is_mapped and items.size and not 0 <= offset <= message.size - items.nbytes:
+            raise self._damage(batch, "it is compressed, but the ledger says that it is not")
 
     def _check_before_decoding(self, batch: int, message: pa.Buffer) -> None:
         """Check all of a batch but the token ids, if those can be checked as they are read."""
@@ -301,7 +303,7 @@ class Shards:
         view = pa.ipc.read_record_batch(pa.ipc.read_message(message), self.ledger.schema)
         for item, column in zip(view.schema, view.columns, strict=True):
             buffers = column.buffers()
-            if item.name == self._token_column:
+            if item.name == self.token_column:
                 buffers = buffers[:-1]
             for buffer in buffers:
                 if buffer is not None and buffer.size:
@@ -332,42 +334,42 @@ class Shards:
             return
         first = int(self.ledger.batch_first_blocks[batch])
         low, high = start // BLOCK_BYTES, -(-stop // BLOCK_BYTES)
-        if all(self._checked[first + low : first + high]):
+        doubtful = [block for block in range(low, high) if not self._checked[first + block]]
+        if not doubtful:
             return
-        data = self._message(batch) if message is None else message
-        bad = self._check_region(memoryview(data), first, low, high)
-        if bad is not None:
-            where = int(self.ledger.batch_offsets[batch]) + bad
-            raise self._damage(batch, f"the checksum of bytes {where} and following does not match")
+        data = memoryview(self._message(batch) if message is None else message)
+        for block in doubtful:
+            if not self._is_whole(data, block, first):
+                where = int(self.ledger.batch_offsets[batch]) + block * BLOCK_BYTES
+                raise self._damage(
+                    batch, f"the checksum of bytes {where} and following does not match"
+                )
+            self._checked[first + block] = True
+        self._is_news = True
 
     def _check_edges(self, shard: int) -> None:
         """Check what lies before and after the batches of a shard."""
-        if self._all_checked:
+        if self._is_trusted or shard in self._checked_edges:
             return
         data = memoryview(self.map_shard(shard))
         header_end, tail_start = self.ledger.region_ends[shard].tolist()
         first, stop = self.ledger.first_blocks[shard : shard + 2].tolist()
-        tail_blocks = -(-(len(data) - tail_start) // BLOCK_BYTES)
         for region, block in (
             (data[:header_end], first),
-            (data[tail_start:], stop - tail_blocks),
+            (data[tail_start:], stop - block_count(len(data) - tail_start)),
         ):
-            if self._check_region(region, block, 0, -(-len(region) // BLOCK_BYTES)) is not None:
+            if not all(self._is_whole(region, i, block) for i in range(block_count(len(region)))):
                 raise CorruptShardError(
                     f"Shard {self._directory / self.ledger.shard_name(shard)} is damaged: its "
                     f"header or footer does not match its checksum. {self._remedy}"
                 )
+        self._checked_edges.add(shard)
 
-    def _check_region(self, region: memoryview, first: int, low: int, high: int) -> int | None:
-        """Check blocks `low` to `high` of a region; the position of the first bad one."""
-        for block in range(low, high):
-            if not self._checked[first + block]:
-                start = block * BLOCK_BYTES
-                found = xxhash.xxh3_64_intdigest(region[start : start + BLOCK_BYTES])
-                if found != int(self.ledger.checksums[first + block]):
-                    return start
-                self._checked[first + block] = True
-        return None
+    def _is_whole(self, region: memoryview, block: int, first: int) -> bool:
+        """Whether a block of a region matches its checksum; `first` is that of its block 0."""
+        start = block * BLOCK_BYTES
+        found = xxhash.xxh3_64_intdigest(region[start : start + BLOCK_BYTES])
+        return found == int(self.ledger.checksums[first + block])
 
     def _damage(self, batch: int, what: str) -> CorruptShardError:
         shard = self.shard_of(batch)
@@ -385,8 +387,7 @@ class Shards:
     def _is_too_much(self) -> bool:
         if self.is_mapped:
             return len(self._open) > _MAPPED_BATCHES
-        ahead = sum(map(self._decoded_bytes, self._ahead.pending))
-        return self._open_bytes + ahead > self._cache_bytes and len(self._open) > 1
+        return self._open_bytes + self._ahead.pending_bytes > self._cache_bytes
 
 
 def _start_over() -> None:

@@ -37,24 +37,31 @@ class HuggingFaceTokens:
             column: its name; None for `input_ids`, or the only column of such lists.
 
         Raises:
-            UsageError: there is no such column, or a row of it is missing or has a missing id.
+            UsageError: there is no such column, a row of it is missing or has a missing id, or a
+                row lies outside the values of the column.
         """
         self._name = _token_column(dataset, column)
         self._fingerprint = str(dataset._fingerprint)  # noqa: SLF001 - it has no public name
         table = dataset.data.table
-        self._owner = table
         chunks = [chunk for chunk in table.column(self._name).chunks if len(chunk)]
         lists = [_Lists(chunk, self._name) for chunk in chunks]
+        self._owner = [found.values for found in lists]
         kind = table.schema.field(self._name).type.value_type
         self.dtype: np.dtype[Any] = np.dtype(kind.to_pandas_dtype())
         itemsize = self.dtype.itemsize
         if dataset._indices is None:  # noqa: SLF001 - it has no public name
             # A region of memory for each chunk: its rows follow one another.
             self._lengths = _joined([found.lengths for found in lists])
-            self._addresses = np.array([found.address for found in lists], np.int64)
+            firsts = [found.address + int(found.starts[0]) * itemsize for found in lists]
+            self._addresses = np.array(firsts, np.int64)
             sizes = np.array([found.lengths.sum() for found in lists], np.int64)
         else:
-            rows = dataset._indices.column(0).to_numpy().astype(np.int64)  # noqa: SLF001 - as above
+            rows = dataset._indices.column(0).to_numpy()  # noqa: SLF001 - as above
+            if len(rows) and (rows.min() < 0 or rows.max() >= table.num_rows):
+                raise UsageError(
+                    f"the dataset is a selection of rows {rows.min()} to {rows.max()} of "
+                    f"{table.num_rows}; load it again, or select its rows again."
+                )
             starts = _joined([found.starts * itemsize + found.address for found in lists])
             self._lengths = sizes = _joined([found.lengths for found in lists])[rows]
             self._addresses = starts[rows]
@@ -79,25 +86,50 @@ class HuggingFaceTokens:
         check_runs(starts, lengths, self.num_tokens)
         runs = split_runs(self.first_tokens, starts, lengths)
         itemsize = self.dtype.itemsize
-        addresses = self._addresses[runs.regions] + runs.starts * itemsize
+        # A run without tokens may begin where the stream ends, after the last region.
+        addresses = self._addresses.take(runs.regions, mode="clip") + runs.starts * itemsize
         return Pieces(addresses, runs.lengths * itemsize, runs.counts, self._owner)
 
 
 class _Lists:
-    """The lists of a chunk: where their items begin, and how many each has."""
+    """The lists of a chunk.
+
+    Attributes:
+        values: of all lists, and perhaps others around them.
+        address: where value 0 lies.
+        starts: int64[lists], the first value of each list.
+        lengths: int64[lists], how many values each list has.
+    """
 
     def __init__(self, chunk: pa.Array, name: str) -> None:
         if chunk.null_count:
             raise UsageError(f"the column {name!r} has rows without tokens; filter them out.")
-        values = chunk.flatten()
-        if values.null_count:
-            raise UsageError(f"the column {name!r} has missing ids in its lists; fill them.")
+        try:
+            chunk.validate()
+        except pa.ArrowInvalid as error:
+            raise _damaged(name, str(error)) from error
         if pa.types.is_fixed_size_list(chunk.type):
-            self.lengths = np.full(len(chunk), chunk.type.list_size, np.int64)
+            size = chunk.type.list_size
+            ends = np.arange(chunk.offset, chunk.offset + len(chunk) + 1) * size
         else:
-            self.lengths = np.diff(number_view(chunk.offsets)).astype(np.int64)
-        self.starts = self.lengths.cumsum() - self.lengths
-        self.address = number_view(values).ctypes.data
+            ends = number_view(chunk.offsets).astype(np.int64)
+        self.values = chunk.values
+        self.starts, self.lengths = ends[:-1], np.diff(ends)
+        backwards = np.flatnonzero(ends[1:] < ends[:-1])
+        if len(backwards):  # Arrow has looked at the first and the last end alone
+            row = int(backwards[0])
+            raise _damaged(
+                name,
+                f"its lists run from {ends[0]} to {ends[-1]} of {len(self.values)} values, and row "
+                f"{row} of a chunk has length {self.lengths[row]}",
+            )
+        if self.values.slice(ends[0], ends[-1] - ends[0]).null_count:
+            raise UsageError(f"the column {name!r} has missing ids in its lists; fill them.")
+        self.address = number_view(self.values).ctypes.data
+
+
+def _damaged(name: str, what: str) -> UsageError:
+    return UsageError(f"the column {name!r} is damaged: {what}. Save or load the dataset again.")
 
 
 def _joined(parts: list[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:

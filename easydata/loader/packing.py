@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from easydata.errors import UsageError
 from easydata.fingerprint import fingerprint_json
-from easydata.loader._checks import check_numbers, check_pad_id, has_all
+from easydata.loader._checks import check_lengths, check_numbers, check_pad_id, has_all
 from easydata.loader.packing_plan import PackingPlan, check_strategy, plan_packing
-from easydata.loader.packing_segments import label_pieces, ranges, spread
+from easydata.loader.packing_segments import label_pieces, ranges, spread, totals
 from easydata.loader.protocols import Arrays, DocumentSource, SampleSource, TokenSource
 from easydata.loader.rows import Rows, fill_rows
 from easydata.loader.samples import ConcatSamples, tokens_identity
@@ -153,6 +153,12 @@ class PackedSamples:
         counts = plan.first_piece[samples + 1] - first
         pieces = ranges(first, counts)
         starts, lengths = plan.starts[pieces], plan.lengths[pieces].astype(np.int64)
+        used = totals(lengths, counts)
+        if len(used) and used.max() > plan.seq_len:
+            raise UsageError(
+                f"sample {samples[used.argmax()]} of the packing plan has {used.max()} tokens, but "
+                f"its seq_len is {plan.seq_len}; make the plan again with plan_packing."
+            )
         rows = fill_rows(
             self._source.locate(starts, lengths),
             counts,
@@ -163,11 +169,13 @@ class PackedSamples:
         documents = None
         if self._include_document_ids:
             ends, numbers = self._documents
-            documents = numbers[ends.searchsorted(starts, side="right")]
+            # A piece without tokens is of no document; it may lie where the stream ends.
+            documents = numbers.take(ends.searchsorted(starts, side="right"), mode="clip")
         return LocatedPacked(
             rows,
             np.append(0, counts.cumsum()),
             lengths,
+            used,
             documents,
             with_segments=self._include_segment_ids,
         )
@@ -175,7 +183,12 @@ class PackedSamples:
     @cached_property
     def _documents(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Where each document ends that has a token, and its number."""
-        lengths = cast("DocumentSource", self._source).lengths()
+        lengths = check_lengths(cast("DocumentSource", self._source).lengths())
+        if lengths.sum() != self.plan.num_tokens:
+            raise UsageError(
+                f"the lengths of the documents add up to {lengths.sum()}, but there are "
+                f"{self.plan.num_tokens} tokens; give the length of every document."
+            )
         numbers = np.flatnonzero(lengths)
         return lengths[numbers].cumsum(), numbers
 
@@ -188,13 +201,15 @@ class LocatedPacked:
         rows: Rows,
         first_piece: npt.NDArray[np.int64],
         lengths: npt.NDArray[np.int64],
+        used: npt.NDArray[np.int64],
         documents: npt.NDArray[np.int64] | None,
         *,
         with_segments: bool,
     ) -> None:
-        self._rows = rows
+        self.ids = rows
         self._first_piece = first_piece
         self._lengths = lengths
+        self._used = used
         self._documents = documents
         self._with_segments = with_segments
 
@@ -202,15 +217,14 @@ class LocatedPacked:
         """See `LocatedSamples.read`."""
         first = self._first_piece[start : stop + 1]
         counts, lengths = np.diff(first), self._lengths[first[0] : first[-1]]
-        seq_len = self._rows.num_items
-        found = {"input_ids": self._rows.read(start, stop)}
+        seq_len = self.ids.num_items
+        found = {"input_ids": self.ids.read(start, stop)}
         if self._with_segments:
             found["segment_ids"], found["positions"] = label_pieces(counts, lengths, seq_len)
         if self._documents is not None:
             documents = self._documents[first[0] : first[-1]]
             found["document_ids"] = spread(documents, counts, lengths, seq_len)
-        ends = lengths.cumsum()[counts.cumsum() - 1] if len(counts) else counts
-        found["loss_mask"] = np.arange(seq_len) < np.diff(ends, prepend=0)[:, None]
+        found["loss_mask"] = np.arange(seq_len) < self._used[start:stop, None]
         return found
 
 

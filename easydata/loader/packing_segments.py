@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["label_pieces", "ranges", "spread"]
+__all__ = ["label_pieces", "ranges", "spread", "totals"]
 
 
 def ranges(firsts: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -18,6 +18,16 @@ def ranges(firsts: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> npt.
     return np.arange(counts.sum(), dtype=np.int64) + np.repeat(firsts - before, counts)
 
 
+def totals(lengths: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """int64[n]: tokens in samples that have `counts[i]` pieces of these lengths, or none.
+
+    >>> totals(np.array([5, 1, 7]), np.array([2, 0, 1])).tolist()
+    [6, 0, 7]
+    """
+    ends = np.append(0, lengths.cumsum())[np.append(0, counts.cumsum())]
+    return np.diff(ends)
+
+
 def label_pieces(
     counts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], seq_len: int
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
@@ -25,8 +35,7 @@ def label_pieces(
 
     Args:
         counts: int64[n], pieces in each sample.
-        lengths: int64[sum of counts], tokens in each piece, 1 or more; at most `seq_len` in
-            a sample.
+        lengths: int64[sum of counts], tokens in each piece; at most `seq_len` in a sample.
         seq_len: tokens in a sample.
 
     Returns:
@@ -42,8 +51,7 @@ def label_pieces(
     slot_lengths[slots] = lengths
     firsts = (counts + 1).cumsum() - counts - 1
     pads = firsts + counts
-    used = np.add.reduceat(slot_lengths, firsts) if n else np.empty(0, np.int64)
-    slot_lengths[pads] = seq_len - used
+    slot_lengths[pads] = seq_len - totals(lengths, counts)
     numbers = ranges(np.ones(n, np.int64), counts + 1).astype(np.int32)
     numbers[pads] = 0
     starts = slot_lengths.cumsum() - slot_lengths - np.repeat(np.arange(n), counts + 1) * seq_len
@@ -71,7 +79,6 @@ def spread(
         seq_len: tokens in a sample.
     """
     found = np.full((len(counts), seq_len), -1, np.int64)
-    ends = lengths.cumsum()[counts.cumsum() - 1] if len(counts) else counts
-    used = np.diff(ends, prepend=0)
-    found[np.arange(seq_len) < used[:, None]] = np.repeat(values, lengths)
+    is_used = np.arange(seq_len) < totals(lengths, counts)[:, None]
+    found[is_used] = np.repeat(values, lengths)
     return found

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from easydata.errors import UsageError
+from easydata.fingerprint import fingerprint_json
 from easydata.loader._checks import check_numbers
 from easydata.loader.protocols import Arrays
 from easydata.loader.rows import Pieces, Rows, fill_rows
@@ -70,10 +72,13 @@ class StoredSamples:
         self._names = {_IDS: ids}
         self._names |= {name: name for name in others if columns is None or name in columns}
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """That of the dataset."""
-        return self._dataset.fingerprint
+        """That of the dataset. One that has none is told apart by the number of its samples and
+        by the names and types of its columns alone.
+        """
+        columns = {name: dtype.name for name, dtype in self._dataset.sample_columns.items()}
+        return self._dataset.fingerprint or fingerprint_json([self.num_samples, columns])
 
     @property
     def description(self) -> dict[str, Any]:
@@ -105,6 +110,7 @@ class StoredSamples:
     def locate(self, samples: npt.NDArray[np.int64]) -> LocatedStored:
         """See `LocatedSamples`."""
         check_numbers(samples, self.num_samples, "sample")
+        samples = samples.astype(np.int64, copy=False)  # smaller types could not hold places
         dtypes = self._dataset.sample_columns
         return LocatedStored(
             {
@@ -125,6 +131,7 @@ class LocatedStored:
 
     def __init__(self, rows: dict[str, Rows]) -> None:
         self._rows = rows
+        self.ids = rows["input_ids"]
 
     def read(self, start: int, stop: int) -> Arrays:
         """See `LocatedSamples.read`."""

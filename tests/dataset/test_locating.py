@@ -192,6 +192,24 @@ def test_damage_is_found_where_it_is_touched(tmp_path: Path) -> None:
     assert unchecked[0, 0] == whole.tokens(bad, bad + 1)[0] ^ 1
 
 
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_batches_before_the_damage_are_read(tmp_path: Path, prefetch: int) -> None:
+    out = tmp_path / "out"
+    whole = build_rows(large_rows(), out, part_size="8MB", shard_size="64MB")
+    spoil(out, whole, 2_500_000)
+    good = 2_500_000 // (1 << 19) * (1 << 19)  # the block begins some bytes after that
+
+    def batches(dataset: ed.TokenDataset) -> Any:
+        return iter(ed.DataLoader(dataset, 2, 10_000, shuffle=False, prefetch=prefetch))
+
+    expected, found = batches(whole), batches(ed.open_dataset(out))
+    for _ in range(good // 20_000 - 1):
+        assert next(found)["input_ids"].tolist() == next(expected)["input_ids"].tolist()
+    for _ in range(2):  # it is tried again
+        with pytest.raises(CorruptShardError, match="damaged in batch 0"):
+            list(itertools.islice(found, 3))
+
+
 def test_blocks_are_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out"
     build_rows(large_rows(), out, part_size="8MB", shard_size="64MB")
