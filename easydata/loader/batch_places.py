@@ -33,7 +33,7 @@ class BatchPlaces:
         """
         self._loader = loader
         self._begin = self._latest = begin
-        self._end = _end_of(loader)
+        self._end = loader._end  # noqa: SLF001
         self._known = [begin]  # far enough apart to be few
         self._lock = threading.Lock()
 
@@ -78,17 +78,8 @@ def batches_from(loader: DataLoader, begin: Place) -> int:
     Raises:
         TypeError: there is no end to them.
     """
-    end = _end_of(loader)
+    end = loader._end  # noqa: SLF001
     if end is None:
         raise TypeError("a loader with epochs=None has no length")
     left = max(end - begin.samples, 0)
     return left // loader.batch_size if loader.drop_last else -(-left // loader.batch_size)
-
-
-def _end_of(loader: DataLoader) -> int | None:
-    """Samples of the loader from the start; None if there is no end to them."""
-    try:
-        len(loader)
-    except TypeError:
-        return None
-    return (loader.epochs or 1) * loader.num_samples

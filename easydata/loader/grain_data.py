@@ -78,7 +78,9 @@ class GrainBatches:
         number = operator.index(index)
         if not 0 <= number < len(self):
             raise IndexError(f"batch {number} of {len(self)}")
-        with closing(self._loader.iterate(self._places.before(number))) as batches:
+        with closing(
+            self._loader.iterate(self._places.before(number), reads_ahead=False)
+        ) as batches:
             return next(batches)
 
     def __repr__(self) -> str:

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from easydata._optional import require
 from easydata.errors import UsageError
 from easydata.loader._checks import check_count
-from easydata.loader.iteration import Batch, BatchIterator, LoaderStats, Share
+from easydata.loader.batches import Batch, Share
+from easydata.loader.iteration import BatchIterator, LoaderStats
 from easydata.loader.protocols import Arrays
 
 if TYPE_CHECKING:
@@ -76,8 +77,8 @@ class JaxIterator(Iterator[dict[str, "jax.Array"]]):
     only those who wait for every step the time to read a batch; for reading that takes long there
     is `DataLoader(prefetch=…)`.
 
-    An error is raised by the `next` whose batch it is, and by all that follow. Its state is where
-    the batches stand that `next` has returned. To be read by one thread at a time.
+    An error is raised by the `next` whose batch it is; the next one tries that batch again. Its
+    state is where the batches stand that `next` has returned. To be read by one thread at a time.
     """
 
     def __init__(
@@ -97,24 +98,29 @@ class JaxIterator(Iterator[dict[str, "jax.Array"]]):
         self._error: Exception | None = None
 
     def __next__(self) -> dict[str, jax.Array]:
+        try:
+            self._read_ahead()
+            if not self._ahead:
+                raise self._error or StopIteration
+            arrays, batch = self._ahead.popleft()
+            self._batches.progress.count(batch)
+        except StopIteration:
+            raise
+        except BaseException:
+            # Whoever saw an error, or was interrupted, may go on with the batch after the last.
+            self.load_state_dict(self.state_dict())
+            raise
+        return arrays
+
+    def _read_ahead(self) -> None:
         while self._error is None and len(self._ahead) <= self._prefetch:
             try:
                 batch = self._batches.take()
                 self._ahead.append((self._put(batch.arrays), batch))
             except StopIteration:
-                self._error = StopIteration()
+                return
             except Exception as error:  # noqa: BLE001 - the reader's, when it is its turn
                 self._error = error
-            except BaseException:
-                # Whoever was interrupted may go on, with the batch after the last.
-                self.load_state_dict(self.state_dict())
-                raise
-        if not self._ahead:
-            assert self._error is not None
-            raise self._error
-        arrays, batch = self._ahead.popleft()
-        self._batches.progress.count(batch)
-        return arrays
 
     @property
     def stats(self) -> LoaderStats:
@@ -138,7 +144,7 @@ class JaxIterator(Iterator[dict[str, "jax.Array"]]):
         """End what reads ahead, and let go of what is there; `next` then finds nothing more."""
         self._batches.close()
         self._ahead.clear()
-        self._error = StopIteration()
+        self._error = None
 
 
 class _Put:
@@ -271,10 +277,19 @@ def _check_sharding(jax: ModuleType, sharding: Any, share: Share, seq_len: int) 
     if share.hosts > 1 and rows.tolist() != list(range(first, last)):
         raise UsageError(
             f"the loader reads rows {first} to {last - 1} of a batch of {shape[0]}, but the "
-            f"devices of this process hold {_runs(rows)}; use shard_index=jax.process_index(), "
-            "shard_count=jax.process_count() and a mesh whose devices are in the order of their "
-            "processes, or shard_count=1, which reads all rows everywhere."
+            f"devices of this process hold {_runs(rows)}; {_remedy(rows, shape[0])}"
         )
+
+
+def _remedy(rows: npt.NDArray[np.int64], batch_size: int) -> str:
+    """How to read what devices hold, these rows of a batch."""
+    held = len(rows)
+    if held and rows[-1] - rows[0] < held and not (rows[0] % held or batch_size % held):
+        return f"use shard_index={rows[0] // held}, shard_count={batch_size // held} here."
+    return (
+        "use a mesh whose devices are in the order of their processes, or shard_count=1, which "
+        "reads all rows everywhere."
+    )
 
 
 def _runs(rows: npt.NDArray[np.int64]) -> str:

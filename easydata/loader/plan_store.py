@@ -136,10 +136,11 @@ def stored_plan(
 def remove_plans(directory: Path, *, keep: Collection[str] = ()) -> None:
     """Delete the plans in a dataset directory, but for those of documents with these identities.
 
-    Who has one mapped keeps reading it. If none is to be kept, the folder goes too.
+    Who has one mapped keeps reading it. If none is to be kept, the folder goes too, as far as it
+    can be deleted.
 
     Raises:
-        StorageError: a plan cannot be deleted.
+        StorageError: some are to be kept, and another cannot be deleted.
     """
     folder = directory / PLANS_FOLDER
     if not keep:

@@ -86,8 +86,10 @@ class _Shared(Generic[Item, Result]):
         self._function = function
         self._items = items
         self._taking = threading.Lock()
-        # A re-entrant lock underneath: the finalizer may run wherever garbage is collected.
-        self._changed = threading.Condition()
+        # Re-entrant, as the finalizer may run wherever garbage is collected. The reader enters the
+        # lock itself: Ctrl-C in the condition's way in or out, which is Python, would keep it held.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._results: dict[int, tuple[Result | None, BaseException | None]] = {}
         self._taken = 0  # items
         self._given = 0  # results
@@ -144,7 +146,7 @@ class _Shared(Generic[Item, Result]):
         return self._ended and self._given == self._taken
 
     def next(self) -> Result:
-        with self._changed:
+        with self._lock:
             self._changed.wait_for(self._may_give)
             if self._closed or self._given not in self._results:
                 raise StopIteration
@@ -161,7 +163,7 @@ class _Shared(Generic[Item, Result]):
         return cast("Result", result)
 
     def close(self) -> None:
-        with self._changed:
+        with self._lock:
             self._closed = True
             self._results.clear()
             self._changed.notify_all()

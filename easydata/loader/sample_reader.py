@@ -36,17 +36,16 @@ class SampleReader:
     ) -> None:
         """
         Args:
-            data: a dataset as `open_dataset` opens it, or another stream of tokens; a `datasets`
-                dataset of tokens; or samples.
-            seq_len: tokens in a sample; needed for what is not samples already.
-            pack: how documents become samples; see `easydata.DataLoader`, also for the others.
+            data: as for `easydata.DataLoader`, but no mixture: its samples have no numbers.
+            seq_len: as there.
+            pack: as there.
             columns: the arrays of a sample.
             dtype: of `input_ids`.
-            pad_token_id: fills samples up.
+            pad_token_id: as there.
 
         Raises:
             UsageError: an argument is out of range or contradicts another or the data, or the data
-                is a mixture, whose samples have no numbers.
+                is a mixture.
         """
         if is_mixture(data) or (isinstance(data, Mapping) and not hasattr(data, "with_format")):
             raise UsageError(
@@ -108,5 +107,10 @@ class SampleReader:
         given = np.asarray(numbers)
         if given.size and given.dtype.kind not in "iu":
             raise TypeError(f"the numbers of samples must be integers, not {given.dtype}")
+        if given.ndim != 1:
+            raise TypeError(
+                f"the numbers of samples have shape {given.shape}, but an item is one sample; give "
+                "PyTorch's DataLoader a batch_sampler, which asks for several at once"
+            )
         check_numbers(given, len(self), "sample")
         return self.columns.finish(self._source.read(given.astype(np.int64, copy=False)))

@@ -57,13 +57,12 @@ class TorchDataset(SampleReader, Dataset[Tensors]):
     ) -> None:
         """
         Args:
-            data: a dataset as `open_dataset` opens it, or another stream of tokens; a `datasets`
-                dataset of tokens; or samples.
-            seq_len: tokens in a sample; needed for what is not samples already.
-            pack: how documents become samples; see `easydata.DataLoader`, also for the others.
+            data: as for `easydata.DataLoader`, but no mixture: its samples have no numbers.
+            seq_len: as there.
+            pack: as there.
             columns: the tensors of a sample.
             dtype: of `input_ids`, a NumPy type; None for int64.
-            pad_token_id: fills samples up.
+            pad_token_id: as there.
             for_transformers: name and shift them as the models of Transformers want them: their
                 `labels` are those of the token itself, -100 where it is not to be predicted; with
                 `position_ids` where documents are told apart, else with `attention_mask` where
@@ -74,7 +73,7 @@ class TorchDataset(SampleReader, Dataset[Tensors]):
                 is a mixture.
         """
         if for_transformers and columns is not None:
-            columns = [*columns, "labels"]
+            columns = [*(Columns(columns, dtype).names or ()), "labels"]
         super().__init__(
             data, seq_len, pack=pack, columns=columns, dtype=dtype, pad_token_id=pad_token_id
         )
@@ -218,9 +217,11 @@ class TorchIterator(Iterator[Tensors]):
                 f"the state is of {turns} readers that take turns, but there are {self._turns}; "
                 "use as many worker processes, or the loader's state, see TorchBatches.state_after."
             )
+        turn = check_count(state.get("turn", 0), "the state's turn", least=0)
+        if turn >= turns:
+            raise UsageError(f"the state's turn is {turn}, but only {turns} readers take turns.")
         self._batches.close()
-        self._turn = check_count(state.get("turn", 0), "the state's turn", least=0)
-        self._batches = self._loader.iterate(place, worker=self._turn, workers=turns)
+        self._turn, self._batches = turn, self._loader.iterate(place, worker=turn, workers=turns)
 
 
 def _finisher(columns: Columns, *, for_transformers: bool) -> Callable[[Arrays], Tensors]:

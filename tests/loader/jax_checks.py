@@ -4,6 +4,7 @@ eight devices: forks after JAX was used warn, and its first use fixes the number
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
 import json
@@ -249,7 +250,7 @@ def test_so_many_are_put_beyond_the_one_that_is_asked_for(prefetch: int) -> None
 
 
 @pytest.mark.parametrize("threads", [0, 2])
-def test_an_error_comes_in_its_turn_with_its_traceback_and_stays(threads: int) -> None:
+def test_an_error_comes_in_its_turn_with_its_traceback_and_is_tried_again(threads: int) -> None:
     source = Watched(40, ValueError("broken"), at=12)
     iterator = iter(DataLoader(source, 2, shuffle=False, epochs=1, prefetch=threads).to_jax())
     for step in range(6):
@@ -261,8 +262,55 @@ def test_an_error_comes_in_its_turn_with_its_traceback_and_stays(threads: int) -
         assert Path(__file__).name in [Path(frame.filename).name for frame in frames[1:]]
     assert iterator.state_dict()["samples"] == 12
     source.error = None
-    iterator.load_state_dict(iterator.state_dict())
-    assert np.asarray(next(iterator)["input_ids"])[:, 0].tolist() == [12, 13]
+    found = [np.asarray(batch["input_ids"])[:, 0].tolist() for batch in iterator]
+    assert found == [[step, step + 1] for step in range(12, 40, 2)]
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+@pytest.mark.parametrize("at", [0, 3, 4, 11])
+def test_no_batch_is_lost_where_putting_fails(
+    monkeypatch: pytest.MonkeyPatch, at: int, error: type[BaseException]
+) -> None:
+    put, calls = jax.device_put, itertools.count()
+
+    def fails_once(arrays: Any) -> Any:
+        if next(calls) == at:
+            raise error("busy")
+        return put(arrays)
+
+    monkeypatch.setattr(jax, "device_put", fails_once)
+    iterator = iter(DataLoader(Numbers(24), 2, shuffle=False, epochs=1).to_jax(prefetch=3))
+    found: list[list[int]] = []
+
+    def read_on() -> None:
+        found.extend(np.asarray(batch["input_ids"])[:, 0].tolist() for batch in iterator)
+
+    with pytest.raises(error, match="busy"):
+        read_on()
+    # An error waits for its turn, an interrupt for nothing.
+    assert len(found) == (at if error is OSError else max(at - 3, 0))
+    assert iterator.state_dict()["samples"] == 2 * len(found)
+    read_on()
+    assert found == [[step, step + 1] for step in range(0, 24, 2)]
+
+
+def test_the_end_holds_on_to_nothing() -> None:
+    def read_all() -> tuple[weakref.ref[Any], weakref.ref[Any]]:
+        iterator = iter(DataLoader(Numbers(12), 4, epochs=1).to_jax())
+        mine = Numbers(1)  # such as parameters, in whose frame the end was seen
+        for _ in range(3):
+            next(iterator)
+        for _ in range(2):
+            with contextlib.suppress(StopIteration):
+                next(iterator)
+        return weakref.ref(iterator), weakref.ref(mine)
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert [held() for held in read_all()] == [None, None]
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("at", [0, 5, 6, 9])

@@ -63,6 +63,16 @@ def test_every_device_uses_its_rows_where_they_are() -> None:
             assert piece.data.unsafe_buffer_pointer() == place
 
 
+class Held(Sharding):
+    """What this process would see of a sharding over several, by which its devices hold rows."""
+
+    def __init__(self, *rows: slice) -> None:
+        self._rows = rows
+
+    def addressable_devices_indices_map(self, global_shape: Any) -> Any:
+        return {device: (rows, slice(None)) for device, rows in enumerate(self._rows)}
+
+
 def test_what_cannot_be_split_is_refused() -> None:
     by_rows = NamedSharding(mesh(8), PartitionSpec("data"))
     refused: list[tuple[dict[str, Any], Any, str]] = [
@@ -74,13 +84,20 @@ def test_what_cannot_be_split_is_refused() -> None:
         (
             {"shard_index": 1, "shard_count": 2},
             by_rows,
-            r"reads rows 8 to 15 of a batch of 16, but .* hold 0 to 15; use shard_index=jax",
+            r"reads rows 8 to 15 of a batch of 16, but .* hold 0 to 15; use shard_index=0, shard_c",
         ),
         (
             {"shard_index": 1, "shard_count": 2},
             NamedSharding(mesh(8), PartitionSpec()),
-            "hold 0 to 15.*or shard_count=1",
+            "hold 0 to 15; use shard_index=0, shard_count=1 here",
         ),
+        (
+            {"shard_index": 3, "shard_count": 8},
+            Held(slice(8, 12), slice(12, 16)),
+            "rows 6 to 7 .* hold 8 to 15; use shard_index=1, shard_count=2 here",
+        ),
+        ({"shard_index": 3, "shard_count": 8}, Held(slice(4, 12)), "hold 4 to 11; use a mesh"),
+        ({"shard_index": 0, "shard_count": 2}, Held(), "hold none; use a mesh whose"),
     ]
     for options, sharding, message in refused:
         loader = DataLoader(Numbers(50), **{"batch_size": 16, "epochs": 1} | options)

@@ -68,9 +68,9 @@ def test_two_hosts_hold_what_one_would_and_a_mixed_up_mesh_is_refused() -> None:
         np.testing.assert_array_equal(np.concatenate([ids for _, ids in pieces]), batch)
 
     assert "reads rows 0 to 3 of a batch of 8, but the devices" in first_error
-    assert "hold 0 to 1, 4 to 5; use" in first_error
+    assert "hold 0 to 1, 4 to 5; use a mesh" in first_error
     assert "reads rows 4 to 7" in second_error
-    assert "hold 2 to 3, 6 to 7; use" in second_error
+    assert "hold 2 to 3, 6 to 7; use a mesh" in second_error
 
 
 def test_without_jax_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,6 +131,20 @@ def test_every_host_has_its_part() -> None:
     assert [a + b for a, b in zip(*parts, strict=True)] == rows(one())
 
 
+@pytest.mark.parametrize("workers", [0, 3])
+def test_restored_between_snapshots(workers: int) -> None:
+    def make() -> StatefulDataLoader:
+        data = TorchBatches(one())
+        return StatefulDataLoader(data, None, num_workers=workers, snapshot_every_n_steps=4)
+
+    expected, states = walk(make())
+    assert expected == rows(one())
+    for step in (1, 3, 5):
+        again = make()
+        again.load_state_dict(states[step])
+        assert rows(again) == expected[step:], step
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("make", [one, scheduled])
 def test_restored_at_every_step(make: Any, workers: int) -> None:
@@ -263,8 +277,10 @@ def test_states_of_others_are_refused() -> None:
     state = batches.state_dict()
     with pytest.raises(UsageError, match="of 2 readers that take turns, but there are 1"):
         batches.load_state_dict(state | {"turns": 2})
-    with pytest.raises(UsageError, match="turn is -1"):
-        batches.load_state_dict(state | {"turn": -1})
+    for turn, message in [(-1, "turn is -1"), (1, "turn is 1, but only 1 readers")]:
+        with pytest.raises(UsageError, match=message):
+            batches.load_state_dict(state | {"turn": turn})
+    assert rows(islice(batches, 2)) == rows(one())[:2]  # it is where it was
     with pytest.raises(UsageError, match="seed was 9 and is 3"):
         batches.load_state_dict(iter(TorchBatches(one(seed=9))).state_dict())
     with pytest.raises(UsageError, match="no state of a loader"):

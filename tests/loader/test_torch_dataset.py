@@ -233,6 +233,8 @@ def test_wrong_arguments() -> None:
     with pytest.raises(TypeError, match="must be integers, not float64"):
         found.__getitems__([1.5])
     assert found.__getitems__([]) == []
+    with pytest.raises(TypeError, match=r"shape \(1, 3\), but an item is one .*batch_sampler"):
+        next(iter(DataLoader(found, None, sampler=BatchSampler([0, 1, 2], 3, drop_last=False))))
     for mixed in ({"a": Numbers(5)}, Mixture({"a": Numbers(5)})):
         with pytest.raises(UsageError, match=r"not numbered; read it in batches.*DataLoader"):
             TorchDataset(mixed)
@@ -242,6 +244,9 @@ def test_wrong_arguments() -> None:
         TorchDataset(ArrayTokens(np.arange(10)))
     with pytest.raises(UsageError, match="no column 'label'; did you mean 'labels'"):
         TorchDataset(Numbers(5), columns=["label"])
+    for columns in ("labels", 5):
+        with pytest.raises(UsageError, match=f"columns is {columns!r}; give a list of names"):
+            TorchDataset(Numbers(5), columns=columns, for_transformers=True)
 
 
 def test_without_torch() -> None:

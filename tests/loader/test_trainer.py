@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,32 @@ def test_whole_batches_and_resuming(dataset: ed.TokenDataset, tmp_path: Path) ->
     third.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
     assert third.given == whole.given[4:]
     assert weights(third) == weights(whole)
+
+
+def test_a_step_may_be_several_batches(dataset: ed.TokenDataset, tmp_path: Path) -> None:
+    def loader() -> ed.DataLoader:
+        return ed.DataLoader(dataset, 4, 32, seed=1, epochs=2)
+
+    options: dict[str, Any] = {
+        "per_device_train_batch_size": 1,
+        "data_collator": itemgetter(0),
+        "gradient_accumulation_steps": 3,
+        "dataloader_num_workers": 2,
+        "save_steps": 2,
+        "max_steps": 4,
+    }
+    whole = trainer(tmp_path, loader().to_torch(for_transformers=True), **options)
+    whole.train()
+    expected = [batch["input_ids"].tolist() for batch in islice(loader(), 12)]
+    assert [given["input_ids"] for given in whole.given] == expected
+    resumed = loader()
+    resumed.load_state_dict(loader().to_torch().state_after(2 * 3))
+    again = trainer(
+        tmp_path, resumed.to_torch(for_transformers=True), ignore_data_skip=True, **options
+    )
+    again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert again.given == whole.given[6:]
+    assert weights(again) == weights(whole)
 
 
 def test_the_loss_of_the_model_is_that_of_the_labels(dataset: ed.TokenDataset) -> None:
