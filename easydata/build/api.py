@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
 from easydata.dataset import TokenDataset, open_dataset, open_splits
+from easydata.errors import UsageError
+from easydata.loader._checks import check_flag, has_all
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
 __all__ = ["BuildKeywords", "build"]
 
 _CALL_ONLY = ("sources", "progress", "overwrite", "dry_run", "engine")
+_FLAGS = (
+    *("add_bos", "add_eos", "parse_special", "trust_remote_code", "attention_mask", "shuffle"),
+    *("segment_ids", "overwrite", "dry_run"),
+)
 
 
 class BuildKeywords(TypedDict, total=False):
@@ -240,7 +246,12 @@ def build(
     Raises:
         EasyDataError: one of its subclasses; nothing that was there before is lost.
     """
-    options = {name: value for name, value in locals().items() if name not in _CALL_ONLY}
+    given = locals()
+    for name in _FLAGS:
+        check_flag(given[name], name)
+    if engine is not None and not has_all(engine, "map"):
+        raise UsageError(f"engine is {engine!r}; give an engine such as easydata.RayEngine(...).")
+    options = {name: value for name, value in given.items() if name not in _CALL_ONLY}
 
     from easydata.build.run import Replace, estimate_build, run
 

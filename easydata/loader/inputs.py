@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 __all__ = ["as_samples", "block_borders", "is_mixture"]
 
 _BLOCK_SAMPLES = 256
+_HINTS = {
+    "ndarray": " An array of tokens is given as ArrayTokens(array).",
+    "memmap": " An array of tokens is given as ArrayTokens(array).",
+    "str": " A path is opened with open_dataset(path).",
+    "PosixPath": " A path is opened with open_dataset(path).",
+    "list": " Several datasets are given as a dict, by name.",
+    "tuple": " Several datasets are given as a dict, by name.",
+}
 
 # Most loaders are of one stream of tokens: they need not wait for the modules of the others.
 
@@ -107,6 +115,7 @@ def _samples(
         raise UsageError(
             f"a {type(data).__name__} is no source of samples; give a dataset as open_dataset "
             "opens it, a datasets.Dataset of tokens, samples, or a mixture."
+            + _HINTS.get(type(data).__name__, "")
         )
     if getattr(data, "seq_len", None) is not None:
         from easydata.loader.stored_samples import StoredSamples
