@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import os
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,14 @@ from easydata.errors import UsageError
 
 __all__ = [
     "check_count",
+    "check_flag",
     "check_lengths",
     "check_numbers",
     "check_pad_id",
     "check_runs",
     "check_seed",
     "has_all",
+    "memory_bytes",
     "whole_number",
 ]
 
@@ -50,6 +53,24 @@ def check_count(value: object, name: str, *, least: int = 1) -> int:
     if found is None or found < least:
         raise UsageError(f"{name} is {value!r}; it must be a whole number from {least} up.")
     return found
+
+
+def check_flag(value: object, name: str) -> bool:
+    """The value as `bool`.
+
+    Raises:
+        UsageError: it is neither True nor False.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise UsageError(f"{name} is {value!r}; it must be True or False.")
+    return bool(value)
+
+
+def memory_bytes() -> int:
+    """How much memory the machine has."""
+    if not hasattr(os, "sysconf"):  # Windows does not say it so simply
+        return 1 << 62
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def check_seed(seed: object) -> int:
@@ -129,7 +150,11 @@ def check_runs(
 
     Raises:
         IndexError: one does not.
+        UsageError: the numbers are not int64.
     """
+    for name, numbers in (("starts", starts), ("lengths", lengths)):
+        if not isinstance(numbers, int | np.integer) and numbers.dtype != np.int64:
+            raise UsageError(f"the {name} of runs are {numbers.dtype}; give int64.")
     if not len(starts):
         return
     # In unsigned numbers, what is negative becomes huge.

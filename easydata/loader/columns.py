@@ -54,6 +54,11 @@ class Columns:
             raise UsageError(f"dtype is {dtype!r}; give a NumPy type: {error}") from error
         if self.dtype is not None and self.dtype.kind not in "iu":
             raise UsageError(f"dtype is {self.dtype}; token ids are whole numbers.")
+        if self.dtype is not None and not self.dtype.isnative:
+            raise UsageError(
+                f"dtype is {self.dtype}, in another byte order than this machine's; give "
+                f"{self.dtype.newbyteorder('=')}."
+            )
 
     def wants_segments(self, *, otherwise: bool) -> bool:
         """Whether the source must tell documents apart.

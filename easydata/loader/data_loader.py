@@ -8,20 +8,22 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import numpy.typing as npt
 
+from easydata._units import format_bytes
 from easydata.errors import UsageError
-from easydata.loader._checks import check_count, check_seed, whole_number
+from easydata.loader._checks import (
+    check_count,
+    check_flag,
+    check_seed,
+    memory_bytes,
+    whole_number,
+)
+from easydata.loader.batches import Batch, Share, read_batches
 from easydata.loader.columns import Columns
 from easydata.loader.inputs import as_samples, block_borders, is_mixture
-from easydata.loader.iteration import (
-    Batch,
-    BatchIterator,
-    LoaderStats,
-    Progress,
-    Share,
-    read_batches,
-)
+from easydata.loader.iteration import BatchIterator, LoaderStats, Progress
 from easydata.loader.order import SampleOrder
 from easydata.loader.protocols import SampleSource, TokenSource
 from easydata.loader.samples import description
@@ -121,9 +123,15 @@ class DataLoader:
         """
         self._arguments = {name: value for name, value in locals().items() if name != "self"}
         self.batch_size = check_count(batch_size, "batch_size")
-        self._share = _share(self.batch_size, shard_index, shard_count, drop_last=drop_last)
+        self.drop_last = check_flag(drop_last, "drop_last")
+        self._share = _share(self.batch_size, shard_index, shard_count, drop_last=self.drop_last)
         self._prefetch = check_count(prefetch, "prefetch", least=0)
         self._prefetch_workers = check_count(prefetch_workers, "prefetch_workers")
+        if self._prefetch_workers > 1 and not self._prefetch:
+            raise UsageError(
+                f"prefetch_workers is {prefetch_workers}, but prefetch is 0; say with prefetch how "
+                "many batches they read ahead."
+            )
         self.seed = check_seed(seed)
         self.epochs = None if epochs is None else whole_number(epochs)
         if epochs is not None and (self.epochs is None or self.epochs < 1):
@@ -132,7 +140,6 @@ class DataLoader:
             seq_len = check_count(seq_len, "seq_len")
         self.columns = Columns(columns, dtype)
         self.shuffle = shuffle
-        self.drop_last = drop_last
         mixing = {
             "weights": weights,
             "schedule": weight_schedule,
@@ -186,13 +193,16 @@ class DataLoader:
         self._begin, self._progress = Place(0), iterator.progress
         return iterator
 
-    def iterate(self, place: Place, *, worker: int = 0, workers: int = 1) -> BatchIterator:
+    def iterate(
+        self, place: Place, *, worker: int = 0, workers: int = 1, reads_ahead: bool = True
+    ) -> BatchIterator:
         """An iteration from a place on, which the loader's own state does not follow.
 
         Args:
             place: where to begin.
             worker: one of `workers` readers that take the batches of this host in turn.
             workers: how many readers there are.
+            reads_ahead: as `prefetch` says; else it begins to read a batch when it is asked for.
         """
         dtype = getattr(self._source, "dtype", None)
         rows = self._share.batch_size // self._share.hosts
@@ -211,9 +221,9 @@ class DataLoader:
                 self._share._replace(worker=turn, workers=workers),
                 self.columns.finish,
                 sample_bytes=sample_bytes,
-                # Samples from everywhere would have everything decoded.
-                locates_ahead=getattr(self._source, "is_mapped", True) or self.shuffle is not True,
-                prefetch=self._prefetch,
+                is_mapped=getattr(self._source, "is_mapped", True),
+                is_local=self.shuffle is not True,
+                prefetch=self._prefetch if reads_ahead else 0,
                 prefetch_workers=self._prefetch_workers,
             )
 
@@ -344,6 +354,13 @@ class DataLoader:
             )
 
     def _check_one_batch(self) -> None:
+        dtype = np.dtype(getattr(self._source, "dtype", np.uint8))
+        size = self.batch_size // self._share.hosts * self.seq_len * dtype.itemsize
+        if size > memory_bytes():
+            raise UsageError(
+                f"batch_size is {self.batch_size}: so many samples of {self.seq_len} tokens are "
+                f"{format_bytes(size)}, more than this machine's memory; choose a smaller one."
+            )
         if not self.drop_last or (self.epochs is None and not self._ends_itself):
             return
         if self._ends_itself:

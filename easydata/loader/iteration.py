@@ -1,27 +1,18 @@
-"""One iteration over a loader: batches, read for many steps at once, and where it stands."""
+"""One iteration over a loader: its batches, one after another, and where it stands."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing
+import os
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
-import numpy as np
-
-from easydata.loader.protocols import Arrays, LocatedSamples
+from easydata.loader.batches import Batch
+from easydata.loader.protocols import Arrays
 from easydata.loader.state import place_of, state_of
-from easydata.loader.walk import Place, Stretch, Walk
+from easydata.loader.walk import Place, Stretch
 
-__all__ = ["Batch", "BatchIterator", "LoaderStats", "Progress", "Share", "read_batches"]
-
-# The order of so many samples is worked out at once, and where they lie: enough to make NumPy's
-# cost per call vanish, few enough that arrays of them are no pages of their own for malloc.
-_LOCATED_SAMPLES = 8192
-# Those of other hosts and workers, which a mixture goes through, too, are so many at most.
-_WALKED_SAMPLES = 1 << 16
-# Samples that are copied anyway are copied for several small batches in one call.
-_COPIED_BYTES = 1 << 20
+__all__ = ["BatchIterator", "LoaderStats", "Progress"]
 
 
 @dataclass(slots=True)
@@ -35,150 +26,38 @@ class LoaderStats:
     samples_by_source: dict[str, int] = field(default_factory=dict)  # of a mixture
 
 
-class Share(NamedTuple):
-    """Which part of the sequence an iteration reads, of batches that all hosts share.
-
-    Attributes:
-        batch_size: samples in a batch, of all hosts.
-        host: the host, from 0.
-        hosts: how many; each gets a run of the samples of every batch.
-        worker: one of `workers` readers of this host, which take the batches in turn.
-        workers: how many readers.
-        drop_last: leave out the last batch if it is not full.
-    """
-
-    batch_size: int
-    host: int = 0
-    hosts: int = 1
-    worker: int = 0
-    workers: int = 1
-    drop_last: bool = True
-
-
-class _Group(NamedTuple):
-    """Batches that are read in one call.
-
-    Attributes:
-        located: where their samples lie.
-        bounds: for each batch, where it begins in `located`, and where the last ends.
-        ends: for each batch, where it ends in the stretch.
-        stretch: of the sequence.
-    """
-
-    located: LocatedSamples
-    bounds: list[int]
-    ends: list[int]
-    stretch: Stretch
-
-
-class Batch(NamedTuple):
-    """What is handed out, and where it ends: at sample `end` of a stretch."""
-
-    arrays: Arrays
-    stretch: Stretch
-    end: int
-
-
-def _groups_of(walk: Walk, share: Share, sample_bytes: int | None, most: int) -> Iterator[_Group]:
-    """The batches of a walk, in groups that are read in one call, see `read_batches`; `most`
-    batches are located at once.
-    """
-    size = share.batch_size
-    step = size * share.workers  # the samples of one batch of every worker
-    at_once = 1
-    if sample_bytes is not None:
-        at_once = max(_COPIED_BYTES // (size // share.hosts * sample_bytes), 1)
-    count = 1  # the first batch should not wait for many others
-    while True:
-        stretch = walk.take(count * step)
-        mine = stretch.num_samples - share.worker * size
-        firsts = share.worker * size + np.arange(0, max(mine, 0), step)
-        sizes = np.minimum(stretch.num_samples - firsts, size)
-        if share.drop_last:
-            firsts = firsts[sizes == size]
-            sizes = sizes[sizes == size]
-        if len(firsts):
-            low, high = _rows(sizes, share)
-            bounds = np.append(0, (high - low).cumsum())
-            chosen = np.repeat(firsts + low - bounds[:-1], high - low) + np.arange(bounds[-1])
-            located = stretch.locate(chosen)
-            ends = (firsts + sizes).tolist()
-            for first in range(0, len(ends), at_once):
-                last = min(first + at_once, len(ends))
-                yield _Group(located, bounds[first : last + 1].tolist(), ends[first:last], stretch)
-        if stretch.num_samples < count * step:
-            return
-        count = most
-
-
-def _rows(size: Any, share: Share) -> tuple[Any, Any]:
-    """From where to where, in batches of these sizes, the samples of a host lie."""
-    return size * share.host // share.hosts, size * (share.host + 1) // share.hosts
-
-
-def _read_group(group: _Group, finish: Callable[[Arrays], Any]) -> list[Batch]:
-    """The batches of a group."""
-    start = group.bounds[0]
-    arrays = finish(group.located.read(start, group.bounds[-1]))
-    if len(group.ends) == 1:
-        return [Batch(arrays, group.stretch, group.ends[0])]
-    batches = []
-    for high, end in zip(group.bounds[1:], group.ends, strict=True):
-        part = slice(start - group.bounds[0], high - group.bounds[0])
-        cut = {name: array[part] for name, array in arrays.items()}
-        batches.append(Batch(cut, group.stretch, end))
-        start = high
-    return batches
-
-
-def read_batches(
-    walk: Walk,
-    share: Share,
-    finish: Callable[[Arrays], Arrays],
-    *,
-    sample_bytes: int | None,
-    locates_ahead: bool,
-    prefetch: int,
-    prefetch_workers: int,
-) -> Generator[list[Batch]]:
-    """The batches of a walk, one group after another.
-
-    Args:
-        walk: through the samples, from the first batch on.
-        share: which of them.
-        finish: from what is read to what a batch holds.
-        sample_bytes: in `input_ids` of a sample that is copied anyway, so that several small
-            batches may be read in one call; None reads every batch by itself.
-        locates_ahead: locate the samples of many batches in one call, which decodes what they
-            lie in.
-        prefetch: batches that threads read ahead; 0 for none.
-        prefetch_workers: how many threads.
-    """
-    rows, step = share.batch_size // share.hosts, share.batch_size * share.workers
-    most = 1
-    if locates_ahead:
-        most = max(min(_LOCATED_SAMPLES // rows, _WALKED_SAMPLES // step), 1)
-
-    def read(group: _Group) -> list[Batch]:
-        return _read_group(group, finish)
-
-    if not prefetch:
-        for group in _groups_of(walk, share, sample_bytes, most):
-            yield read(group)
-            del group  # what it holds on to is free for the next one
-        return
-    from easydata.loader.prefetch import Prefetcher
-
-    groups = _groups_of(walk, share, None, most)
-    ahead = Prefetcher(read, groups, workers=prefetch_workers, buffer_size=prefetch)
-    with closing(ahead):
-        yield from ahead
-
-
 class Start(Protocol):
     """Reads batches from a place on."""
 
     def __call__(self, place: Place, *, is_first: bool) -> Generator[list[Batch]]: ...
+
+
+class Position:
+    """A place in a sequence: after the latest of some batches."""
+
+    def __init__(self, place: Place) -> None:
+        """
+        Args:
+            place: where it begins.
+        """
+        self.begin = place
+        self._stretch: Stretch | None = None  # none before the first batch
+        self._end = 0
+
+    def move(self, batch: Batch) -> None:
+        """To the end of a batch."""
+        # What place that is takes longer to find out, and is seldom asked.
+        _, self._stretch, self._end = batch
+
+    @property
+    def has_moved(self) -> bool:
+        """Whether there was a batch."""
+        return self._stretch is not None
+
+    @property
+    def place(self) -> Place:
+        """Where it is."""
+        return self.begin if self._stretch is None else self._stretch.place(self._end)
 
 
 class Progress:
@@ -190,19 +69,16 @@ class Progress:
             place: where it begins.
         """
         self._stats = LoaderStats()
-        self._base = place
-        # The latest batch ends at this sample of this stretch.
-        self._stretch: Stretch | None = None
-        self._end = 0
+        self._position = Position(place)
 
     def go_to(self, place: Place) -> None:
         """Stand at another place."""
-        self._base, self._stretch = place, None
+        self._position = Position(place)
 
     def count(self, batch: Batch) -> None:
         """A batch is handed out."""
-        arrays, self._stretch, self._end = batch
-        ids = arrays["input_ids"]
+        self._position.move(batch)
+        ids = batch.arrays["input_ids"]
         stats = self._stats
         stats.batches += 1
         stats.views += not ids.flags.writeable
@@ -212,12 +88,12 @@ class Progress:
     @property
     def place(self) -> Place:
         """Where it stands."""
-        return self._base if self._stretch is None else self._stretch.place(self._end)
+        return self._position.place
 
     @property
     def stats(self) -> LoaderStats:
         """What was handed out."""
-        before, now = self._base.counts, self.place.counts
+        before, now = self._position.begin.counts, self.place.counts
         if now is not None:
             self._stats.samples_by_source = {
                 name: count - (before or {}).get(name, 0) for name, count in now.items()
@@ -248,11 +124,7 @@ class BatchIterator(Iterator[Arrays]):
         """
         self._start, self._order = start, order
         self.progress = progress
-        self._groups = start(progress.place, is_first=True)
-        self._ready: list[Batch] = []
-        # The batch that was taken last ends at this sample of this stretch.
-        self._stretch: Stretch | None = None
-        self._end = 0
+        self._begin(progress.place)
 
     def __next__(self) -> Arrays:
         batch = self.take()
@@ -269,21 +141,31 @@ class BatchIterator(Iterator[Arrays]):
         """
         ready = self._ready
         while not ready:
+            if os.getpid() != self._pid:  # threads that read ahead did not come along
+                self._restart()
             try:
                 ready += next(self._groups)
             except StopIteration:
                 raise
             except BaseException:
-                if self._stretch is None:
-                    self._groups = self._start(self.progress.place, is_first=True)
-                else:
-                    place = self._stretch.place(self._end)
-                    self._groups = self._start(place, is_first=False)
+                self._restart()
                 raise
             ready.reverse()
-        batch = ready.pop()
-        _, self._stretch, self._end = batch
+        batch = ready[-1]
+        self._taken.move(batch)
+        ready.pop()
         return batch
+
+    def _begin(self, place: Place) -> None:
+        self._groups = self._start(place, is_first=True)
+        self._ready: list[Batch] = []
+        self._taken = Position(place)
+        self._pid = os.getpid()
+
+    def _restart(self) -> None:
+        """Read again from the latest batch on that was taken."""
+        self._groups = self._start(self._taken.place, is_first=not self._taken.has_moved)
+        self._pid = os.getpid()
 
     @property
     def stats(self) -> LoaderStats:
@@ -297,9 +179,9 @@ class BatchIterator(Iterator[Arrays]):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go to where an iterator stood; see `DataLoader.load_state_dict`."""
         place = place_of(state, self._order)
-        groups = self._start(place, is_first=True)
-        self.close()
-        self._groups, self._stretch = groups, None
+        before = self._groups
+        self._begin(place)
+        before.close()
         self.progress.go_to(place)
 
     get_state = state_dict

@@ -26,7 +26,10 @@ __all__ = ["MAX_LENGTH", "Permutation"]
 MAX_LENGTH = 1 << 62
 _ROUNDS = 3  # each changes rows and columns
 _MASK = (1 << 64) - 1
-_FACTORS_32 = (0x85EBCA6B, 0xC2B2AE35)
+# Arrays, not numbers: NumPy would make an array of a number each time.
+_SHIFTS_32 = tuple(np.array(shift, np.uint32) for shift in (16, 13, 16))
+_FACTORS_32 = tuple(np.array(factor, np.uint32) for factor in (0x85EBCA6B, 0xC2B2AE35))
+_SHIFT_64 = np.array(32, np.uint64)
 _FACTORS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 
 UInt32Array = npt.NDArray[np.uint32]
@@ -52,14 +55,15 @@ class Permutation:
         seed = check_seed(seed)
         self.length = length
         bits = max(2, (length - 1).bit_length())
-        self._column_bits = np.uint64(bits // 2)
-        self._last_column = np.uint32((1 << bits // 2) - 1)
-        self._rows = np.uint32(-(-length >> bits // 2))
+        self._column_bits = np.array(bits // 2, np.uint64)
+        self._last_column = np.array((1 << bits // 2) - 1, np.uint32)
+        self._rows = np.array(-(-length >> bits // 2), np.uint32)
+        self._rows_64 = self._rows.astype(np.uint64)
         state = _mix_int(seed ^ _mix_int(epoch))
         self._keys = []
         for _ in range(2 * _ROUNDS):
             state = (state + 0x9E3779B97F4A7C15) & _MASK
-            self._keys.append(np.uint32(_mix_int(state) >> 32))
+            self._keys.append(np.array(_mix_int(state) >> 32, np.uint32))
 
     def __call__(self, positions: npt.ArrayLike) -> npt.NDArray[np.int64]:
         """int64[n]: the sample at each of these positions of the epoch, 0 ≤ position < length.
@@ -114,8 +118,8 @@ class Permutation:
     def _shift(self, mixed: UInt32Array) -> UInt32Array:
         """From 32 bits to 0..rows-1, each about equally likely."""
         wide = mixed.astype(np.uint64)
-        wide *= np.uint64(self._rows)
-        wide >>= np.uint64(32)
+        wide *= self._rows_64
+        wide >>= _SHIFT_64
         return wide.astype(np.uint32)
 
 
@@ -124,11 +128,11 @@ def _mix(values: UInt32Array, spare: UInt32Array) -> UInt32Array:
 
     It overwrites `values`, which it returns, and `spare`: new arrays would take half of the time.
     """
-    for shift, factor in zip((16, 13), _FACTORS_32, strict=True):
-        np.right_shift(values, np.uint32(shift), out=spare)
+    for shift, factor in zip(_SHIFTS_32[:2], _FACTORS_32, strict=True):
+        np.right_shift(values, shift, out=spare)
         values ^= spare
-        values *= np.uint32(factor)
-    np.right_shift(values, np.uint32(16), out=spare)
+        values *= factor
+    np.right_shift(values, _SHIFTS_32[2], out=spare)
     values ^= spare
     return values
 

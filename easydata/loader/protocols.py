@@ -85,7 +85,7 @@ class LocatedSamples(Protocol):
     """Samples of which it is known where they lie, so that some of them are soon read.
 
     A source may offer `locate(samples) -> LocatedSamples` beside `read`; a loader then calls it
-    for many batches at once.
+    for many batches at once. Located samples whose `input_ids` are `Rows` may offer them as `ids`.
     """
 
     def read(self, start: int, stop: int) -> Arrays:

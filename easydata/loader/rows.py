@@ -46,7 +46,12 @@ class Pieces(NamedTuple):
 
 
 class Rows:
-    """Numbered rows of one length, each one or several pieces of memory, one after another."""
+    """Numbered rows of one length, each one or several pieces of memory, one after another.
+
+    Attributes:
+        num_rows: how many there are.
+        addresses, sizes, first_piece, num_items, dtype, owner: as they were given.
+    """
 
     def __init__(
         self,
@@ -72,13 +77,14 @@ class Rows:
         self.num_rows = count if first_piece is None else len(first_piece) - 1
         self.num_items = num_items
         self.dtype = dtype
-        self._owner = owner
-        self._addresses = addresses
-        self._first_piece = first_piece
+        self.addresses = addresses
+        self.sizes = sizes
+        self.first_piece = first_piece
+        self.owner = owner
         offsets = np.empty(2 * count + 1, np.int64)
-        starts = offsets[:-1:2]
-        np.subtract(addresses, _LOWEST, out=starts)
-        np.add(starts, sizes, out=offsets[1::2])
+        self._starts, self._ends = offsets[:-1:2], offsets[1::2]
+        np.subtract(addresses, _LOWEST, out=self._starts)
+        np.add(self._starts, sizes, out=self._ends)
         # Arrow sets aside as many bytes for a value as the values have on average, which it works
         # out from the first and the last offset. So it is told the length of a piece.
         mean = self.num_rows * num_items * dtype.itemsize // max(count, 1) + 1
@@ -87,9 +93,6 @@ class Rows:
             pa.large_binary(), 2 * count, [None, pa.py_buffer(offsets), _MEMORY]
         )
         self._numbers = number_array(np.arange(0, 2 * count, 2))
-        # How many pieces up to each do not begin where the one before ends.
-        self._breaks = np.zeros(count + 1, np.int64)
-        np.cumsum(starts[1:] != offsets[1:-2:2], out=self._breaks[1:count])
 
     def read(self, start: int, stop: int) -> npt.NDArray[Any]:
         """dtype[stop - start, num_items]: `view` where there is one, else `copy`."""
@@ -100,11 +103,20 @@ class Rows:
         """dtype[stop - start, num_items], read-only: rows where they are; None if they do not
         follow one another in memory.
         """
-        first, last = self._piece(start), self._piece(stop) - 1
-        if last < first or self._breaks[last] != self._breaks[first]:
+        first, last = self._piece(start), self._piece(stop)
+        if (
+            first == last
+            or (
+                last - first > 1
+                and (
+                    self._ends[first] != self._starts[first + 1]  # as most often
+                    or (self._ends[first : last - 1] != self._starts[first + 1 : last]).any()
+                )
+            )
+        ):
             return None
         memory = _Memory(
-            int(self._addresses[first]), (stop - start, self.num_items), self.dtype, self._owner
+            int(self.addresses[first]), (stop - start, self.num_items), self.dtype, self.owner
         )
         return np.asarray(memory)
 
@@ -119,7 +131,7 @@ class Rows:
         return np.ndarray(shape, self.dtype, taken.buffers()[2])
 
     def _piece(self, row: int) -> int:
-        return row if self._first_piece is None else int(self._first_piece[row])
+        return row if self.first_piece is None else int(self.first_piece[row])
 
 
 @functools.cache
@@ -161,6 +173,10 @@ def fill_rows(
         num_items: in a row; the runs of a row have so many or less.
         dtype: of the items.
         pad_id: None if nothing is to be filled up.
+
+    Raises:
+        ValueError: the runs of a row have more items, or less and there is no `pad_id`: whoever
+            located them is wrong.
     """
     addresses, sizes, counts = pieces.addresses, pieces.sizes, pieces.counts
     if counts is None:
@@ -169,18 +185,26 @@ def fill_rows(
         before = np.append(0, counts.cumsum())[np.append(0, runs_in_row.cumsum())]
         counts = np.diff(before)
     owner = pieces.owner
-    if pad_id is not None:
+    row_bytes = num_items * dtype.itemsize
+    if counts is None:
+        missing = row_bytes - sizes
+    else:
+        missing = row_bytes - np.diff(np.append(0, sizes.cumsum())[np.append(0, counts.cumsum())])
+    short = np.flatnonzero(missing)
+    if len(short) and (pad_id is None or missing.min() < 0):
+        # A copy of them would be filled up with whatever there is.
+        row = int(short[0] if pad_id is None else missing.argmin())
+        raise ValueError(
+            f"row {row} was located as {row_bytes - missing[row]} bytes, but it has {row_bytes}"
+        )
+    if len(short):
+        padding = np.full(num_items, pad_id, dtype)
         ends = np.arange(1, len(sizes) + 1) if counts is None else counts.cumsum()
-        used = np.append(0, sizes.cumsum())[np.append(0, ends)]
-        missing = num_items * dtype.itemsize - np.diff(used)
-        short = np.flatnonzero(missing)
-        if len(short):
-            padding = np.full(num_items, pad_id, dtype)
-            addresses = np.insert(addresses, ends[short], padding.ctypes.data)
-            sizes = np.insert(sizes, ends[short], missing[short])
-            counts = np.ones(len(ends), np.int64) if counts is None else counts.copy()
-            counts[short] += 1
-            owner = (owner, padding)
+        addresses = np.insert(addresses, ends[short], padding.ctypes.data)
+        sizes = np.insert(sizes, ends[short], missing[short])
+        counts = np.ones(len(ends), np.int64) if counts is None else counts.copy()
+        counts[short] += 1
+        owner = (owner, padding)
     return Rows(
         addresses,
         sizes,
@@ -220,11 +244,11 @@ def split_runs(
         lengths: int64[runs], tokens in each, or in all.
     """
     ends = starts + lengths
-    first = first_tokens.searchsorted(starts, side="right") - 1
+    first = first_tokens[:-1].searchsorted(starts, side="right") - 1
+    if not (ends > first_tokens[1:].take(first)).any():
+        return SplitRuns(first, starts - first_tokens[first], ends - starts, None)
     # Of a run without tokens, one piece, so that it counts.
     spans = np.maximum(first_tokens.searchsorted(ends) - first, 1)
-    if not len(spans) or spans.max() == 1:
-        return SplitRuns(first, starts - first_tokens[first], ends - starts, None)
     regions = ranges(first, spans)
     starts = np.maximum(np.repeat(starts, spans), first_tokens[regions])
     ends = np.minimum(np.repeat(ends, spans), first_tokens[regions + 1])

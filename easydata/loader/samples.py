@@ -163,7 +163,12 @@ class ConcatSamples:
         """See `LocatedSamples`."""
         check_numbers(samples, self._num_samples, "sample")
         starts = samples * self._seq_len
-        lengths = np.minimum(self._num_tokens - starts, self._seq_len)
+        # Only a last, padded sample may be shorter.
+        lengths = (
+            self._seq_len
+            if self._pad_id is None
+            else np.minimum(self._num_tokens - starts, self._seq_len)
+        )
         rows = fill_rows(
             self._source.locate(starts, lengths),
             None,
@@ -217,11 +222,11 @@ class LocatedConcat:
     def __init__(self, source: ConcatSamples, samples: npt.NDArray[np.int64], rows: Rows) -> None:
         self._source = source
         self._samples = samples
-        self._rows = rows
+        self.ids = rows
 
     def read(self, start: int, stop: int) -> Arrays:
         """See `LocatedSamples.read`."""
-        ids = {"input_ids": self._rows.read(start, stop)}
+        ids = {"input_ids": self.ids.read(start, stop)}
         return ids | self._source.describe(self._samples[start:stop])
 
 

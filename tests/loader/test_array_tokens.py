@@ -170,6 +170,15 @@ def test_wrong_arguments(array: Any, lengths: Any, message: str) -> None:
         ArrayTokens(array, lengths)
 
 
+@pytest.mark.parametrize("starts", [np.array([0, 1], np.int32), np.array([0.0, 1.0])])
+def test_numbers_of_another_type(starts: Any) -> None:
+    tokens = ArrayTokens(np.arange(9))
+    with pytest.raises(UsageError, match=f"the starts of runs are {starts.dtype}; give int64"):
+        tokens.locate(starts, 2)
+    with pytest.raises(UsageError, match=f"the lengths of runs are {starts.dtype}; give int64"):
+        tokens.locate(np.array([0, 1]), starts)
+
+
 FORK = """
 import os, signal, sys
 import numpy as np

@@ -189,6 +189,7 @@ def test_a_type_that_holds_not_all_tokens(dtype: str, tokens: int) -> None:
         ({"columns": 5}, "columns is 5"),
         ({"dtype": "float32"}, "dtype is float32; token ids are whole numbers"),
         ({"dtype": "bool"}, "dtype is bool"),
+        ({"dtype": ">i4"}, "dtype is >i4, in another byte order"),
         ({"dtype": "nothing"}, "dtype is 'nothing'; give a NumPy type"),
     ],
 )

@@ -124,7 +124,10 @@ def differing(**options: Any) -> DataLoader:
         ({"pad_token_id": 301}, "pad_token_id was 300 and is 301"),
         ({"data": ArrayTokens(np.arange(1, 201, dtype=np.uint16))}, "tokens was '[0-9a-f]+' and"),
         ({"data": ArrayTokens(np.arange(200, dtype=np.uint32))}, "tokens was '[0-9a-f]+' and"),
-        ({"data": Numbers(9), "seq_len": None, "pad_token_id": None}, "samples was 'not there' and is '9 from 0'"),
+        (
+            {"data": Numbers(9), "seq_len": None, "pad_token_id": None},
+            "samples was 'not there' and is '9 from 0'",
+        ),
         ({"data": {"a": documents(30), "b": documents(9)}}, "sources was 'not there' and is {"),
     ],
 )

@@ -317,3 +317,23 @@ def test_empty_aligned(shape: tuple[int, ...], dtype: str) -> None:
         assert array.ctypes.data % 64 == 0 or not array.size
         array[...] = number
     assert all((array == number).all() for number, array in enumerate(kept))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "counts", "pad", "message"),
+    [
+        ([20, 18], None, None, "row 1 was located as 18 bytes, but it has 20"),
+        ([20, 22], None, None, "row 1 was located as 22 bytes"),
+        ([20, 22], None, PAD, "row 1 was located as 22 bytes"),
+        ([10, 8, 20], [2, 1], None, "row 0 was located as 18 bytes"),
+        ([20, 10, 12], [1, 2], PAD, "row 1 was located as 22 bytes"),
+    ],
+)
+def test_runs_that_are_no_rows(
+    sizes: list[int], counts: list[int] | None, pad: int | None, message: str
+) -> None:
+    array = np.arange(100, dtype=np.uint16)
+    addresses = np.full(len(sizes), array.ctypes.data)
+    pieces = Pieces(addresses, np.array(sizes), None if counts is None else np.array(counts), array)
+    with pytest.raises(ValueError, match=message):
+        fill_rows(pieces, None, num_items=10, dtype=array.dtype, pad_id=pad)
