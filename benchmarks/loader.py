@@ -16,7 +16,7 @@ from benchmarks.common import ROOT, Bar, Options, Report, Spread
 from benchmarks.loader_page import write_chart, write_page
 from benchmarks.loader_sides import SHAPES, Figures, measure_sides
 from benchmarks.peer_programs.easydata_loader import CHECKED, FIRST
-from benchmarks.peer_programs.reading import Shape
+from benchmarks.peer_programs.reading import EPOCHS, Shape
 
 _CHUNK = 1 << 22
 _CODECS = ("none", "lz4", "zstd")
@@ -39,8 +39,9 @@ def run(options: Options) -> Report:
             f"{ds.num_tokens:,} tokens {ds.dtype}, {ds.num_tokens * ds.dtype.itemsize / 1e6:,.0f} "
             "MB, the same for all; page cache warm; each batch is dropped before the next",
             "each loader in a process of its own, in turn with the limit, after a round that is "
-            "not counted; its ratio is to the limit of its own process; a round is an epoch, or "
-            "what of it a second allows (of other loaders half a second)",
+            "not counted; its ratio is to the limit of its own process; a round is an epoch (of "
+            f"the limit and of easydata, checked, {EPOCHS}), or what of it a second allows (of "
+            "other loaders half a second)",
             "in order, each batch is copied into one buffer, as to a device: without that, who "
             "hands out views would read nothing",
             "first batch: from a closed dataset, fresh process, after imports, 32×2048 shuffled, "

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peer_programs.reading import Reader, Shape, Tokens, Variant
+from benchmarks.peer_programs.reading import EPOCHS, Reader, Shape, Tokens, Variant
 
 PACKAGES = ("easydata",)
 CHECKED, FIRST = "easydata, checked", "easydata, first epoch"
@@ -20,12 +21,12 @@ def write(file: Path, folder: Path, seq_len: int) -> None:  # noqa: ARG001 - any
     (folder / "dataset").symlink_to(file.parent / "dataset")
 
 
-def _open(folder: Path, shape: Shape) -> Reader:
+def _open(folder: Path, shape: Shape, *, epochs: int = EPOCHS) -> Reader:
     import easydata as ed
 
     ds = ed.open_dataset((folder / "dataset").resolve())
     return lambda seed: ed.DataLoader(
-        ds, shape.batch_size, shape.seq_len, shuffle=shape.is_shuffled, seed=seed, epochs=1
+        ds, shape.batch_size, shape.seq_len, shuffle=shape.is_shuffled, seed=seed, epochs=epochs
     )
 
 
@@ -39,7 +40,7 @@ VARIANTS = {
     ),
     FIRST: Variant(
         "`DataLoader`; opened anew, so mapping and checking are in the time",
-        _open,
+        partial(_open, epochs=1),
         _arrays,
         is_opened_anew=True,
     ),

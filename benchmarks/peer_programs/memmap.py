@@ -8,7 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.peer_programs.reading import Index, Reader, Shape, Variant, order, samples, slices
+from benchmarks.peer_programs.reading import (
+    Index,
+    Reader,
+    Shape,
+    Variant,
+    epochs,
+    order,
+    samples,
+    slices,
+)
 
 PACKAGES = ("numpy",)
 LIMIT = "NumPy, memmap[index]"
@@ -34,7 +43,7 @@ def _indexed(folder: Path, shape: Shape) -> Reader:
             for some in slices(numbers, shape.batch_size):
                 yield rows[some[0] : some[-1] + 1]
 
-    return lambda seed: batches(order(len(rows), shape, seed))
+    return lambda seed: batches(epochs(len(rows), shape, seed))
 
 
 def _stacked(folder: Path, shape: Shape) -> Reader:

@@ -10,11 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "EPOCHS",
     "Index",
     "Reader",
     "Shape",
     "Tokens",
     "Variant",
+    "epochs",
     "one_array",
     "order",
     "samples",
@@ -23,8 +25,10 @@ __all__ = [
 
 Tokens = npt.NDArray[Any]
 Index = npt.NDArray[np.int64]
-# Of a seed, one epoch of batches. What it does before the first `next` is not timed.
+# Of a seed, one epoch of batches or more. What it does before the first `next` is not timed.
 Reader = Callable[[int], Iterable[Any]]
+# One epoch of so few tokens is over in 20 ms; that of a real dataset is not.
+EPOCHS = 8
 
 
 class Shape(NamedTuple):
@@ -74,6 +78,11 @@ def samples(file: Path, seq_len: int) -> Tokens:
 def order(count: int, shape: Shape, seed: int) -> Index:
     """int64[count]: the numbers of all samples, shuffled or as they are."""
     return np.random.default_rng(seed).permutation(count) if shape.is_shuffled else np.arange(count)
+
+
+def epochs(count: int, shape: Shape, seed: int) -> Index:
+    """int64[EPOCHS * count]: the orders of several epochs."""
+    return np.concatenate([order(count, shape, EPOCHS * seed + e) for e in range(EPOCHS)])
 
 
 def slices(numbers: Index, batch_size: int) -> Iterator[Index]:
