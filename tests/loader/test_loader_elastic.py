@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import easydata as ed
@@ -87,6 +87,8 @@ def test_other_hosts_and_batch_sizes_midway(
     name: str, runs: list[tuple[int, int, int, int, bool]]
 ) -> None:
     make = loaders()[name]
+    # The shortest of these mixtures ends after 552 samples.
+    assume(sum(count * rows * steps for count, rows, steps, *_ in runs) <= 550)
     found: list[list[int]] = []
     state = None
     for count, rows, steps, prefetch, drop_last in runs:
