@@ -22,8 +22,8 @@ _LOCATED_SAMPLES = 32768
 _DECODED_SAMPLES = 2048
 # Those of other hosts and workers, which a mixture goes through, too, are so many at most.
 _WALKED_SAMPLES = 1 << 16
-# Samples that are copied anyway are copied for several small batches in one call.
-_COPIED_BYTES = 4 << 20
+# Several small batches are read in one call.
+_READ_BYTES = 4 << 20
 
 
 class Share(NamedTuple):
@@ -66,6 +66,12 @@ class _Located(NamedTuple):
         for first in range(0, len(self.ends), size):
             last = min(first + size, len(self.ends))
             yield self._replace(bounds=self.bounds[first : last + 1], ends=self.ends[first:last])
+
+    @property
+    def is_one_view(self) -> bool:
+        """Whether all lie in memory one after another, so that no batch has to be copied."""
+        ids = getattr(self.samples, "ids", None)
+        return ids is not None and ids.view(self.bounds[0], self.bounds[-1]) is not None
 
 
 class Batch(NamedTuple):
@@ -144,6 +150,7 @@ def read_batches(
     finish: Callable[[Arrays], Arrays],
     *,
     sample_bytes: int | None,
+    is_copied: bool,
     is_mapped: bool,
     is_local: bool,
     prefetch: int,
@@ -155,8 +162,9 @@ def read_batches(
         walk: through the samples, from the first batch on.
         share: which of them.
         finish: from what is read to what a batch holds.
-        sample_bytes: in `input_ids` of a sample that is copied anyway, so that several small
-            batches may be read in one call; None reads every batch by itself.
+        sample_bytes: in `input_ids` of a sample, so that several small batches may be read in
+            one call; None reads every batch by itself.
+        is_copied: samples are copied in any case; else a batch is copied only if it must be.
         is_mapped: to locate samples decodes nothing.
         is_local: what the samples of the next batches lie in fits into memory.
         prefetch: batches that threads read ahead; 0 for none.
@@ -174,8 +182,11 @@ def read_batches(
         with closing(ahead):
             yield from ahead
         return
-    at_once = 1 if sample_bytes is None else max(_COPIED_BYTES // (rows * sample_bytes), 1)
+    at_once = 1 if sample_bytes is None else max(_READ_BYTES // (rows * sample_bytes), 1)
     for batches in located:
         for group in batches.groups(at_once):
-            yield _read(group, finish)
+            if is_copied or group.is_one_view:
+                yield _read(group, finish)
+            else:
+                yield from (_read(one, finish) for one in group.groups(1))
         del batches, group  # what they keep decoded is free for the next ones

@@ -206,12 +206,11 @@ class DataLoader:
         """
         dtype = getattr(self._source, "dtype", None)
         rows = self._share.batch_size // self._share.hosts
-        # Samples as they come are views, batch by batch, where they can be; and every batch of
-        # those that are copied together begins at a multiple of 64 bytes.
         is_copied = self.shuffle is not False or is_mixture(self._source)
         sample_bytes = None
-        if dtype is not None and is_copied and rows * self.seq_len % 64 == 0:
-            sample_bytes = self.seq_len * dtype.itemsize
+        # Every batch of those that are copied together begins at a multiple of 64 bytes.
+        if dtype is not None and (rows * self.seq_len % 64 == 0 or not is_copied):
+            sample_bytes = self.seq_len * np.dtype(dtype).itemsize
 
         def start(place: Place, *, is_first: bool) -> Generator[list[Batch]]:
             # After a batch of one reader, those of all others come before its next one.
@@ -221,6 +220,7 @@ class DataLoader:
                 self._share._replace(worker=turn, workers=workers),
                 self.columns.finish,
                 sample_bytes=sample_bytes,
+                is_copied=is_copied,
                 is_mapped=getattr(self._source, "is_mapped", True),
                 is_local=self.shuffle is not True,
                 prefetch=self._prefetch if reads_ahead else 0,

@@ -244,15 +244,22 @@ def split_runs(
         lengths: int64[runs], tokens in each, or in all.
     """
     ends = starts + lengths
-    first = first_tokens[:-1].searchsorted(starts, side="right") - 1
-    if not (ends > first_tokens[1:].take(first)).any():
-        return SplitRuns(first, starts - first_tokens[first], ends - starts, None)
-    # Of a run without tokens, one piece, so that it counts.
-    spans = np.maximum(first_tokens.searchsorted(ends) - first, 1)
-    regions = ranges(first, spans)
-    starts = np.maximum(np.repeat(starts, spans), first_tokens[regions])
-    ends = np.minimum(np.repeat(ends, spans), first_tokens[regions + 1])
-    return SplitRuns(regions, starts - first_tokens[regions], ends - starts, spans)
+    regions = first_tokens[:-1].searchsorted(starts, side="right") - 1
+    local, sizes = starts - first_tokens.take(regions), ends - starts
+    split = np.flatnonzero(ends > first_tokens.take(regions + 1))
+    if not len(split):
+        return SplitRuns(regions, local, sizes, None)
+    # Few are: only for them it is worked out where the pieces lie.
+    counts = np.ones(len(starts), np.int64)
+    counts[split] = spans = first_tokens.searchsorted(ends[split]) - regions[split]
+    among = ranges(regions[split], spans)
+    first = np.maximum(starts[split].repeat(spans), first_tokens[among])
+    last = np.minimum(ends[split].repeat(spans), first_tokens[among + 1])
+    pieces = ranges((counts.cumsum() - counts)[split], spans)
+    regions, local, sizes = (array.repeat(counts) for array in (regions, local, sizes))
+    regions[pieces], local[pieces] = among, first - first_tokens[among]
+    sizes[pieces] = last - first
+    return SplitRuns(regions, local, sizes, counts)
 
 
 def empty_aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 import easydata as ed
 from easydata.errors import UsageError
+from easydata.loader.array_tokens import ArrayTokens
 from easydata.loader.mixing import Mixture
 from easydata.loader.rows import Pieces
-from easydata.loader.samples import ConcatSamples
+from easydata.loader.samples import ConcatSamples, LocatedConcat
 from tests.loader.sources import Numbers, load
 
 TEXTS = [f"Satz {i}. " * (i * 7 % 23) for i in range(200)]
@@ -204,6 +205,39 @@ def test_contiguous_batches_are_views_of_the_file(tmp_path: Path) -> None:
     for batch in load(dataset, 4, 100, shuffle=True):
         assert batch["input_ids"].flags.writeable
         assert not np.shares_memory(batch["input_ids"], base)
+
+
+def test_small_batches_in_order_are_read_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [{"text": chr(97 + i % 26) * 3000} for i in range(40)]
+    dataset = ed.build(texts, tokenizer="bytes", out=tmp_path / "out", part_size="20kB")
+    firsts = dataset.ledger.first_tokens
+    assert len(firsts) > 4
+    calls = []
+    real = LocatedConcat.read
+
+    def counting(located: LocatedConcat, start: int, stop: int) -> Any:
+        calls.append(stop - start)
+        return real(located, start, stop)
+
+    monkeypatch.setattr(LocatedConcat, "read", counting)
+    loader = load(dataset, 4, 16, columns=["labels"], drop_last=False)
+    stream = dataset.tokens(0, dataset.num_tokens)
+    views = 0
+    for number, batch in enumerate(loader):
+        start, stop = number * 64, min(number * 64 + 64, dataset.num_tokens // 16 * 16)
+        assert np.array_equal(batch["input_ids"].ravel(), stream[start:stop])
+        assert np.array_equal(batch["labels"][:, :-1], batch["input_ids"][:, 1:])
+        is_inside = not ((firsts > start) & (firsts < stop)).any()
+        assert batch["input_ids"].flags.writeable != is_inside
+        views += is_inside
+    assert loader.stats.views == views > len(firsts)
+    # Nothing is in the way where all lies in one place.
+    whole = load(ArrayTokens(stream), 4, 16, drop_last=False)
+    calls.clear()
+    assert len(list(whole)) > 1800
+    assert len(calls) < 20
 
 
 def test_only_what_is_not_contiguous_is_copied() -> None:
