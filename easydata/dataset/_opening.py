@@ -10,7 +10,13 @@ from easydata._units import parse_bytes
 from easydata.dataset._shards import Verify
 from easydata.dataset.token_dataset import TokenDataset
 from easydata.errors import CorruptShardError, NotADatasetError, UsageError
-from easydata.format.directory import TOKENS, read_shard_names, read_splits, read_state
+from easydata.format.directory import (
+    TOKENS,
+    read_fingerprint,
+    read_shard_names,
+    read_splits,
+    read_state,
+)
 from easydata.format.foreign import scan_directory
 from easydata.format.ledger import Ledger
 
@@ -102,7 +108,12 @@ def read_ledger(directory: Path) -> Ledger:
             "it has no checksums, no lineage and no metadata. Build it again to have them.",
             stacklevel=3,
         )
-        return scan_directory(directory, read_shard_names(directory), TOKENS)
+        return scan_directory(
+            directory,
+            read_shard_names(directory),
+            TOKENS,
+            fingerprint=read_fingerprint(directory),
+        )
     try:
         ledger = Ledger.open(directory / name)
     except FileNotFoundError as error:

@@ -94,7 +94,9 @@ class TokenDataset:
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that follow from the content of the dataset."""
+        """16 hexadecimal digits that follow from the content of the dataset; of one that `datasets`
+        wrote, its own fingerprint.
+        """
         return str(self.ledger.metadata.get("fingerprint", ""))
 
     @property

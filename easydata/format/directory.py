@@ -31,6 +31,7 @@ __all__ = [
     "TOKENIZER_PREFIX",
     "TOKENS",
     "WORK_FOLDER",
+    "read_fingerprint",
     "read_shard_names",
     "read_splits",
     "read_state",
@@ -126,6 +127,17 @@ def read_shard_names(directory: Path) -> list[str]:
     data = _read_state_file(directory)
     with _invalid_state(directory):
         return _names(json.loads(data))
+
+
+def read_fingerprint(directory: Path) -> str:
+    """What `datasets` calls the fingerprint of its dataset; "" if it gave none.
+
+    Raises:
+        NotADatasetError: there is no complete dataset here.
+    """
+    data = _read_state_file(directory)
+    with _invalid_state(directory):
+        return str(json.loads(data).get("_fingerprint") or "")
 
 
 def _read_state_file(directory: Path) -> bytes:

@@ -18,8 +18,16 @@ from easydata.format.ledger import Ledger, ShardEntry
 __all__ = ["scan_directory"]
 
 
-def scan_directory(directory: Path, shard_names: Sequence[str], token_column: str) -> Ledger:
+def scan_directory(
+    directory: Path, shard_names: Sequence[str], token_column: str, *, fingerprint: str
+) -> Ledger:
     """A ledger in memory for the IPC streams of a directory; it has no checksums.
+
+    Args:
+        directory: which `datasets` wrote.
+        shard_names: its files, in order.
+        token_column: name of the column of token ids.
+        fingerprint: identity of the dataset.
 
     Raises:
         CorruptShardError: a shard is missing or is no IPC stream.
@@ -41,7 +49,12 @@ def scan_directory(directory: Path, shard_names: Sequence[str], token_column: st
             ) from error
     if schema is None:
         raise DatasetError(f"{directory} lists no shards.")
-    metadata = {"token_column": token_column, "shard_format": "ipc", "compression": "none"}
+    metadata = {
+        "token_column": token_column,
+        "shard_format": "ipc",
+        "compression": "none",
+        "fingerprint": fingerprint,
+    }
     return Ledger.build(schema, metadata, shards=shards)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -123,3 +124,17 @@ def test_no_rows(tmp_path: Path) -> None:
     rows.select([]).save_to_disk(tmp_path / "none")
     with pytest.warns(UserWarning, match="saved by"), pytest.raises(DatasetError, match="no "):
         ed.open_dataset(tmp_path / "none")
+
+
+def test_the_state_of_a_loader_belongs_to_one_of_them(tmp_path: Path) -> None:
+    for name, shift in (("one", 0), ("two", 1)):
+        rows = [[token + shift for token in range(i % 50)] for i in range(200)]
+        datasets.Dataset.from_dict({"input_ids": rows}).save_to_disk(tmp_path / name)
+    one, two = (open_foreign(tmp_path / name) for name in ("one", "two"))
+    state = json.loads((tmp_path / "one" / "state.json").read_text())
+    assert one.fingerprint == state["_fingerprint"]
+    loader = ed.DataLoader(one, 2, 16)
+    next(iter(loader))
+    ed.DataLoader(open_foreign(tmp_path / "one"), 2, 16).load_state_dict(loader.state_dict())
+    with pytest.raises(ed.UsageError, match="belongs to another sequence of samples: tokens was"):
+        ed.DataLoader(two, 2, 16).load_state_dict(loader.state_dict())
