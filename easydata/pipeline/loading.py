@@ -107,7 +107,7 @@ def make_loader(samples: SampleSource | Mixture, config: PipelineConfig) -> Data
         epochs=1,
         drop_last=load.drop_last,
         prefetch=load.prefetch_buffer_size if is_ahead else 0,
-        prefetch_workers=max(load.prefetch_workers, 1),
+        prefetch_workers=load.prefetch_workers if is_ahead else 1,
         **order,
     )
     return loader.to_jax() if load.prefetch_to_device else loader

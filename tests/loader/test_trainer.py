@@ -18,6 +18,11 @@ import easydata as ed
 from easydata.loader.packing import pack
 from easydata.loader.torch_data import TorchBatches, TorchDataset
 
+# Other tests of this process may have started threads, of which its children know nothing.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*fork:RuntimeWarning", "ignore:.*fork:DeprecationWarning"
+)
+
 TEXTS = [f"Satz {i}. " * (i * 7 % 23) for i in range(120)]
 PAD = 257
 
