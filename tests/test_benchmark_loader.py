@@ -15,7 +15,7 @@ from benchmarks.common import Bar, Report, Spread
 from benchmarks.loader_page import write_chart, write_page
 from benchmarks.loader_sides import LIMIT, SHAPES, Figures
 from benchmarks.peer_programs import measure, memmap
-from benchmarks.peer_programs.reading import Shape, Variant
+from benchmarks.peer_programs.reading import EPOCHS, Shape, Variant
 from benchmarks.peers import OWN, PeerError, call, python_of
 
 _SHUFFLED, _IN_ORDER = Shape(4, 8, is_shuffled=True), Shape(4, 8, is_shuffled=False)
@@ -74,11 +74,13 @@ def test_the_limit_copies_shuffled_rows_and_slices_others(tmp_path: Path) -> Non
     np.save(tmp_path / "tokens.npy", np.append(_ROWS.reshape(-1), [1, 2, 3]).astype(np.uint16))
     limit = memmap.VARIANTS[LIMIT]
     in_order = list(limit.open(tmp_path, _IN_ORDER)(0))
-    assert np.array_equal(np.concatenate(in_order), _ROWS)
+    assert np.array_equal(np.concatenate(in_order), np.tile(_ROWS, (EPOCHS, 1)))
     assert in_order[1].ctypes.data == in_order[0].ctypes.data + in_order[0].nbytes
     shuffled = np.concatenate(list(limit.open(tmp_path, _SHUFFLED)(0)))
-    assert not np.array_equal(shuffled, _ROWS)
-    assert np.array_equal(np.sort(shuffled[:, 0]), _ROWS[:, 0])
+    first, second = shuffled.reshape(EPOCHS, -1, 8)[:2]
+    assert not np.array_equal(first, _ROWS)
+    assert not np.array_equal(first, second)
+    assert np.array_equal(np.sort(first[:, 0]), _ROWS[:, 0])
 
 
 def test_anonymous_memory_of_processes_below_counts() -> None:

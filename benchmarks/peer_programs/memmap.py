@@ -35,13 +35,10 @@ def write(file: Path, folder: Path, seq_len: int) -> None:  # noqa: ARG001 - any
 def _indexed(folder: Path, shape: Shape) -> Reader:
     rows = samples(folder / "tokens.npy", shape.seq_len)
 
-    def batches(numbers: Index) -> Iterator[Any]:
-        if shape.is_shuffled:
+    def batches(orders: list[Index]) -> Iterator[Any]:
+        for numbers in orders:
             for some in slices(numbers, shape.batch_size):
-                yield rows[some]
-        else:
-            for some in slices(numbers, shape.batch_size):
-                yield rows[some[0] : some[-1] + 1]
+                yield rows[some] if shape.is_shuffled else rows[some[0] : some[-1] + 1]
 
     return lambda seed: batches(epochs(len(rows), shape, seed))
 

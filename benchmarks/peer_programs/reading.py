@@ -80,9 +80,9 @@ def order(count: int, shape: Shape, seed: int) -> Index:
     return np.random.default_rng(seed).permutation(count) if shape.is_shuffled else np.arange(count)
 
 
-def epochs(count: int, shape: Shape, seed: int) -> Index:
-    """int64[EPOCHS * count]: the orders of several epochs."""
-    return np.concatenate([order(count, shape, EPOCHS * seed + e) for e in range(EPOCHS)])
+def epochs(count: int, shape: Shape, seed: int) -> list[Index]:
+    """The orders of several epochs."""
+    return [order(count, shape, EPOCHS * seed + epoch) for epoch in range(EPOCHS)]
 
 
 def slices(numbers: Index, batch_size: int) -> Iterator[Index]:
