@@ -348,8 +348,10 @@ class _LockFile:
             rows = [row for row in _ROW.iter_unpack(whole) if row[0] != self._process]
             alive = {process: self._is_alive(process) for process in {row[0] for row in rows}}
             others = [row for row in rows if alive[row[0]]]
-            yield others
-            self._write(others)
+            try:
+                yield others
+            finally:  # after an interrupt, too, the file says what this process knows
+                self._write(others)
         finally:
             self._unlock(_GUARD)
 
