@@ -391,7 +391,7 @@ class Machine(RuleBasedStateMachine):
 
 Machine.TestCase.settings = settings(
     # `make stress` asks for many more.
-    max_examples=int(os.environ.get("EASYDATA_MACHINE_EXAMPLES", "150")),
+    max_examples=int(os.environ.get("EASYDATA_MACHINE_EXAMPLES", "80")),
     stateful_step_count=50,
     deadline=None,
     derandomize=True,  # so that a change is judged by what it changed
