@@ -137,7 +137,8 @@ def read_fingerprint(directory: Path) -> str:
     """
     data = _read_state_file(directory)
     with _invalid_state(directory):
-        return str(json.loads(data).get("_fingerprint") or "")
+        found = json.loads(data).get("_fingerprint")
+        return found if isinstance(found, str) else ""
 
 
 def _read_state_file(directory: Path) -> bytes:

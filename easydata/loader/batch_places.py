@@ -55,7 +55,7 @@ class BatchPlaces:
                 place = other
         while place.samples < samples:
             length = min(samples - place.samples, _CHUNK)
-            place = self._loader._walk(place).take(length).place(length)  # noqa: SLF001
+            place = self._loader._walk(place, warms=False).take(length).place(length)  # noqa: SLF001
             if place.samples >= self._known[-1].samples + _CHUNK:
                 self._known.append(place)
         return place

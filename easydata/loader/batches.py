@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from easydata.errors import EasyDataError
 from easydata.loader.protocols import Arrays, LocatedSamples
+from easydata.loader.rows import Rows
 from easydata.loader.walk import Stretch, Walk
 
 __all__ = ["Batch", "Share", "read_batches"]
@@ -20,6 +21,7 @@ __all__ = ["Batch", "Share", "read_batches"]
 # that have to be decoded for it, and then take memory.
 _LOCATED_SAMPLES = 32768
 _DECODED_SAMPLES = 2048
+_DECODED_BYTES = 8 << 20
 # Those of other hosts and workers, which a mixture goes through, too, are so many at most.
 _WALKED_SAMPLES = 1 << 16
 # Several small batches are read in one call.
@@ -71,7 +73,7 @@ class _Located(NamedTuple):
     def is_one_view(self) -> bool:
         """Whether all lie in memory one after another, so that no batch has to be copied."""
         ids = getattr(self.samples, "ids", None)
-        return ids is not None and ids.view(self.bounds[0], self.bounds[-1]) is not None
+        return isinstance(ids, Rows) and ids.view(self.bounds[0], self.bounds[-1]) is not None
 
 
 class Batch(NamedTuple):
@@ -149,7 +151,8 @@ def read_batches(
     share: Share,
     finish: Callable[[Arrays], Arrays],
     *,
-    sample_bytes: int | None,
+    sample_bytes: int,
+    may_group: bool,
     is_copied: bool,
     is_mapped: bool,
     is_local: bool,
@@ -162,8 +165,8 @@ def read_batches(
         walk: through the samples, from the first batch on.
         share: which of them.
         finish: from what is read to what a batch holds.
-        sample_bytes: in `input_ids` of a sample, so that several small batches may be read in
-            one call; None reads every batch by itself.
+        sample_bytes: in `input_ids` of a sample.
+        may_group: several small batches may be read in one call; else each by itself.
         is_copied: samples are copied in any case; else a batch is copied only if it must be.
         is_mapped: to locate samples decodes nothing.
         is_local: what the samples of the next batches lie in fits into memory.
@@ -171,7 +174,8 @@ def read_batches(
         prefetch_workers: how many threads.
     """
     rows, step = share.batch_size // share.hosts, share.batch_size * share.workers
-    most = _LOCATED_SAMPLES if is_mapped else _DECODED_SAMPLES if is_local else 0
+    decoded = min(_DECODED_SAMPLES, _DECODED_BYTES // sample_bytes) if is_local else 0
+    most = _LOCATED_SAMPLES if is_mapped else decoded
     located = _locate(walk, share, max(min(most // rows, _WALKED_SAMPLES // step), 1))
     if prefetch:
         from easydata.loader.prefetch import Prefetcher
@@ -182,11 +186,18 @@ def read_batches(
         with closing(ahead):
             yield from ahead
         return
-    at_once = 1 if sample_bytes is None else max(_READ_BYTES // (rows * sample_bytes), 1)
+    at_once = max(_READ_BYTES // (rows * sample_bytes), 1) if may_group else 1
     for batches in located:
         for group in batches.groups(at_once):
             if is_copied or group.is_one_view:
-                yield _read(group, finish)
-            else:
-                yield from (_read(one, finish) for one in group.groups(1))
+                try:
+                    found = _read(group, finish)
+                except Exception:
+                    if len(group.ends) == 1:
+                        raise
+                else:
+                    yield found
+                    continue
+            # One by one, so that an error is raised when it is the turn of its batch.
+            yield from (_read(one, finish) for one in group.groups(1))
         del batches, group  # what they keep decoded is free for the next ones

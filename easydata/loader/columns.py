@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from easydata.errors import UsageError
 from easydata.loader.protocols import Arrays
+from easydata.loader.rows import empty_aligned
 
 __all__ = ["IGNORED", "Columns"]
 
@@ -119,7 +120,9 @@ def _cast(ids: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
                     f"dtype is {dtype.name}, but there is a token {token}; choose a type that "
                     "holds it."
                 )
-    return ids.astype(dtype)
+    cast = empty_aligned(ids.shape, dtype)
+    cast[...] = ids
+    return cast
 
 
 def _labels(arrays: Arrays) -> npt.NDArray[Any]:

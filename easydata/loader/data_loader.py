@@ -139,7 +139,8 @@ class DataLoader:
         if seq_len is not None:
             seq_len = check_count(seq_len, "seq_len")
         self.columns = Columns(columns, dtype)
-        self.shuffle = shuffle
+        # What is none of these, the order refuses.
+        self.shuffle = shuffle if isinstance(shuffle, str) else bool(shuffle)
         mixing = {
             "weights": weights,
             "schedule": weight_schedule,
@@ -204,13 +205,8 @@ class DataLoader:
             workers: how many readers there are.
             reads_ahead: as `prefetch` says; else it begins to read a batch when it is asked for.
         """
-        dtype = getattr(self._source, "dtype", None)
         rows = self._share.batch_size // self._share.hosts
         is_copied = self.shuffle is not False or is_mixture(self._source)
-        sample_bytes = None
-        # Every batch of those that are copied together begins at a multiple of 64 bytes.
-        if dtype is not None and (rows * self.seq_len % 64 == 0 or not is_copied):
-            sample_bytes = self.seq_len * np.dtype(dtype).itemsize
 
         def start(place: Place, *, is_first: bool) -> Generator[list[Batch]]:
             # After a batch of one reader, those of all others come before its next one.
@@ -219,7 +215,9 @@ class DataLoader:
                 self._walk(place),
                 self._share._replace(worker=turn, workers=workers),
                 self.columns.finish,
-                sample_bytes=sample_bytes,
+                sample_bytes=self._sample_bytes,
+                # Every batch of those that are copied together begins at a multiple of 64 bytes.
+                may_group=hasattr(self._source, "dtype") and rows * self.seq_len % 64 == 0,
                 is_copied=is_copied,
                 is_mapped=getattr(self._source, "is_mapped", True),
                 is_local=self.shuffle is not True,
@@ -328,10 +326,21 @@ class DataLoader:
         """Tokens at the end of a stream of tokens that are in no sample."""
         return int(getattr(self._source, "tokens_left_out", 0))
 
-    def _walk(self, place: Place) -> Walk:
+    @property
+    def _sample_bytes(self) -> int:
+        """Of `input_ids`; for a source that does not say, as if a token were a byte."""
+        return self.seq_len * np.dtype(getattr(self._source, "dtype", np.uint8)).itemsize
+
+    def _walk(self, place: Place, *, warms: bool = True) -> Walk:
+        """Through the sequence.
+
+        Args:
+            place: where to begin.
+            warms: decode ahead what is come by.
+        """
         if is_mixture(self._source):
             end = None if self._ends_itself else self._end
-            return MixtureWalk(self._source, end, place)
+            return MixtureWalk(self._source, end, place, warms=warms)
         return SourceWalk(self._source, self._sample_order, self._end, place)
 
     @property
@@ -354,8 +363,7 @@ class DataLoader:
             )
 
     def _check_one_batch(self) -> None:
-        dtype = np.dtype(getattr(self._source, "dtype", np.uint8))
-        size = self.batch_size // self._share.hosts * self.seq_len * dtype.itemsize
+        size = self.batch_size // self._share.hosts * self._sample_bytes
         if size > memory_bytes():
             raise UsageError(
                 f"batch_size is {self.batch_size}: so many samples of {self.seq_len} tokens are "
@@ -364,7 +372,7 @@ class DataLoader:
         if not self.drop_last or (self.epochs is None and not self._ends_itself):
             return
         if self._ends_itself:
-            found = self._walk(Place(0)).take(self.batch_size).num_samples
+            found = self._walk(Place(0), warms=False).take(self.batch_size).num_samples
         else:
             found = min(self._end or 0, self.batch_size)
         if found < self.batch_size:

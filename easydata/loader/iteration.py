@@ -70,9 +70,11 @@ class Progress:
         """
         self._stats = LoaderStats()
         self._position = Position(place)
+        self._before: dict[str, int] = {}  # samples by source, up to where it was sent elsewhere
 
     def go_to(self, place: Place) -> None:
         """Stand at another place."""
+        self._before = self.stats.samples_by_source
         self._position = Position(place)
 
     def count(self, batch: Batch) -> None:
@@ -96,7 +98,8 @@ class Progress:
         before, now = self._position.begin.counts, self.place.counts
         if now is not None:
             self._stats.samples_by_source = {
-                name: count - (before or {}).get(name, 0) for name, count in now.items()
+                name: self._before.get(name, 0) + count - (before or {}).get(name, 0)
+                for name, count in now.items()
             }
         return self._stats
 

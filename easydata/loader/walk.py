@@ -93,17 +93,20 @@ class _SourceStretch:
 class MixtureWalk:
     """Through a mixture."""
 
-    def __init__(self, mixture: Mixture, end: int | None, place: Place) -> None:
+    def __init__(
+        self, mixture: Mixture, end: int | None, place: Place, *, warms: bool = True
+    ) -> None:
         """
         Args:
             mixture: of the samples.
             end: how many there are; None where only the mixture says so.
             place: where to begin.
+            warms: have decoded ahead what is come by.
 
         Raises:
             UsageError: the counts of the place are not of this mixture.
         """
-        self._mixture, self._end = mixture, end
+        self._mixture, self._end, self._warms = mixture, end, warms
         self._run: MixtureRun = mixture.start(place.counts)
         self._samples = place.samples
 
@@ -114,7 +117,8 @@ class MixtureWalk:
         before = Place(self._samples, self._run.counts)
         sources = self._run.take_sources(num_samples)
         self._samples += len(sources)
-        self._warm(before, Place(self._samples, self._run.counts))
+        if self._warms:
+            self._warm(before, Place(self._samples, self._run.counts))
         return _MixtureStretch(self._mixture, before, sources)
 
     def _warm(self, before: Place, after: Place) -> None:

@@ -159,7 +159,7 @@ def test_memory_stays_below_the_budget_and_one_group(
     size = dataset.num_tokens * 2 // len(ledger.batch_offsets)
     gc.collect()
     before = pa.total_allocated_bytes()
-    # 8,192 samples are located at once: all of one group of 8 batches, and some of the next.
+    # 2,048 samples are located at once: some of one group of 8 batches, and some of the next.
     loader = ed.DataLoader(dataset, 64, 64, shuffle="block", epochs=2, prefetch=prefetch)
     for batch in loader:
         assert batch["input_ids"].shape == (64, 64)

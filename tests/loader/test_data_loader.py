@@ -420,3 +420,37 @@ def test_a_mixture_that_says_where_it_ends(strategy: str, samples: int, *, drop_
 def test_wrong_combinations(source: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         load(source, **{"batch_size": 2, **options})
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_an_error_of_one_of_many_small_batches_comes_in_its_turn(*, shuffle: bool) -> None:
+    tokens = np.zeros(64 * 4 * 40, np.int32)
+    tokens[64 * 4 * 10 + 5] = 70_000  # no uint16
+    plain = ed.DataLoader(ArrayTokens(tokens), 4, 64, shuffle=shuffle, seed=3, epochs=1)
+    bad = [number for number, batch in enumerate(plain) if batch["input_ids"].max() > 65_535]
+    batches = iter(
+        ed.DataLoader(
+            ArrayTokens(tokens), 4, 64, shuffle=shuffle, seed=3, epochs=1, dtype=np.uint16
+        )
+    )
+    for _ in range(bad[0]):
+        assert next(batches)["input_ids"].ctypes.data % 64 == 0
+    for _ in range(2):
+        with pytest.raises(UsageError, match="there is a token 70000"):
+            next(batches)
+
+
+def test_truth_values_of_numpy() -> None:
+    for shuffle in (True, False):
+        loader = ed.DataLoader(Numbers(20), 2, shuffle=np.bool_(shuffle), epochs=1)  # type: ignore[arg-type]
+        assert loader.shuffle is shuffle
+        assert rows(loader) == rows(load(Numbers(20), 2, shuffle=shuffle))
+
+
+def test_the_counts_of_an_iterator_that_was_sent_elsewhere() -> None:
+    batches = iter(load(mixed(weights=[0.5, 0.5]), 4))
+    for _ in range(3):
+        next(batches)
+    batches.load_state_dict(batches.state_dict())
+    next(batches)
+    assert batches.stats.samples == sum(batches.stats.samples_by_source.values()) == 16
