@@ -35,7 +35,7 @@ from typing import Any, TypeVar
 try:
     import fcntl
 except ImportError:  # pragma: no cover - Windows
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment]  # its lack is asked for before it is used
 
 __all__ = ["SingleFlight"]
 

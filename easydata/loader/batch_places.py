@@ -33,7 +33,7 @@ class BatchPlaces:
         """
         self._loader = loader
         self._begin = self._latest = begin
-        self._end = loader._end  # noqa: SLF001
+        self._end = loader._end  # noqa: SLF001 - a part of it
         self._known = [begin]  # far enough apart to be few
         self._lock = threading.Lock()
 
@@ -42,7 +42,7 @@ class BatchPlaces:
         samples = self._begin.samples + batch * self._loader.batch_size
         if self._end is not None:
             samples = min(samples, self._end)
-        if not is_mixture(self._loader._source):  # noqa: SLF001
+        if not is_mixture(self._loader._source):  # noqa: SLF001 - a part of it
             return Place(samples)
         with self._lock:
             found = self._latest = self._walk_to(samples)
@@ -55,14 +55,15 @@ class BatchPlaces:
                 place = other
         while place.samples < samples:
             length = min(samples - place.samples, _CHUNK)
-            place = self._loader._walk(place, warms=False).take(length).place(length)  # noqa: SLF001
+            walk = self._loader._walk(place, warms=False)  # noqa: SLF001 - a part of it
+            place = walk.take(length).place(length)
             if place.samples >= self._known[-1].samples + _CHUNK:
                 self._known.append(place)
         return place
 
     def _period(self, samples: int) -> Place:
         """The end of the last period of the mixture's constant weights."""
-        mixture = self._loader._source  # noqa: SLF001
+        mixture = self._loader._source  # noqa: SLF001 - a part of it
         assert is_mixture(mixture)
         if not mixture.schedule.is_constant:
             return Place(0)
@@ -78,7 +79,7 @@ def batches_from(loader: DataLoader, begin: Place) -> int:
     Raises:
         TypeError: there is no end to them.
     """
-    end = loader._end  # noqa: SLF001
+    end = loader._end  # noqa: SLF001 - a part of it
     if end is None:
         raise TypeError("a loader with epochs=None has no length")
     left = max(end - begin.samples, 0)

@@ -192,7 +192,7 @@ def read_batches(
             if is_copied or group.is_one_view:
                 try:
                     found = _read(group, finish)
-                except Exception:
+                except Exception:  # whatever it is, it is raised again by the read of its batch
                     if len(group.ends) == 1:
                         raise
                 else:

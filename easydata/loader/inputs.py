@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -22,14 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["as_samples", "block_borders", "is_mixture"]
 
 _BLOCK_SAMPLES = 256
-_HINTS = {
-    "ndarray": " An array of tokens is given as ArrayTokens(array).",
-    "memmap": " An array of tokens is given as ArrayTokens(array).",
-    "str": " A path is opened with open_dataset(path).",
-    "PosixPath": " A path is opened with open_dataset(path).",
-    "list": " Several datasets are given as a dict, by name.",
-    "tuple": " Several datasets are given as a dict, by name.",
-}
 
 # Most loaders are of one stream of tokens: they need not wait for the modules of the others.
 
@@ -114,8 +107,7 @@ def _samples(
     if not has_all(data, "num_tokens", "dtype", "locate"):
         raise UsageError(
             f"a {type(data).__name__} is no source of samples; give a dataset as open_dataset "
-            "opens it, a datasets.Dataset of tokens, samples, or a mixture."
-            + _HINTS.get(type(data).__name__, "")
+            f"opens it, a datasets.Dataset of tokens, samples, or a mixture.{_hint(data)}"
         )
     if getattr(data, "seq_len", None) is not None:
         from easydata.loader.stored_samples import StoredSamples
@@ -134,6 +126,16 @@ def _samples(
         include_segment_ids=columns.wants_segments(otherwise=pack != "concat"),
         include_document_ids=columns.wants_documents,
     )
+
+
+def _hint(data: object) -> str:
+    if isinstance(data, np.ndarray):
+        return " An array of tokens is given as ArrayTokens(array)."
+    if isinstance(data, str | os.PathLike):
+        return " A path is opened with open_dataset(path)."
+    if isinstance(data, list | tuple):
+        return " Several datasets are given as a dict, by name."
+    return ""
 
 
 def _refuse_packing(data: Any, pack: str, pad_token_id: int | None) -> None:

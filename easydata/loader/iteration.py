@@ -150,7 +150,7 @@ class BatchIterator(Iterator[Arrays]):
                 ready += next(self._groups)
             except StopIteration:
                 raise
-            except BaseException:
+            except BaseException:  # an interrupt, too, has ended the generator; it goes on up
                 self._restart()
                 raise
             ready.reverse()

@@ -128,7 +128,6 @@ class MixtureWalk:
         for (name, source), order in zip(mixture.sources.items(), mixture.orders, strict=True):
             start, stop = before.counts[name], after.counts[name]
             warm = getattr(source, "warm", None)
-            # Nothing new to say would have what was announced before forgotten.
             if warm is not None and start < stop:
                 warm(order.ahead(start, stop))
 

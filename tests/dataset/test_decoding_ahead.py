@@ -16,6 +16,7 @@ import easydata as ed
 from easydata.dataset._decode_ahead import DecodeAhead, row_bytes
 from easydata.dataset._shards import Shards
 from easydata.loader.iteration import BatchIterator
+from tests.dataset.counting import batches_given_to
 
 
 class Decoder:
@@ -175,14 +176,7 @@ def test_two_loaders_of_one_dataset_decode_everything_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build_letters(tmp_path / "out")
-    decoded: list[int] = []
-    real = Shards._decode
-
-    def counting(shards: Shards, batch: int) -> Any:
-        decoded.append(batch)
-        return real(shards, batch)
-
-    monkeypatch.setattr(Shards, "_decode", counting)
+    decoded = batches_given_to("_decode", monkeypatch)
     dataset = ed.open_dataset(tmp_path / "out")
     loaders: list[BatchIterator] = [
         iter(ed.DataLoader(dataset, 64, 64, shuffle="block", seed=seed, epochs=1))

@@ -11,11 +11,11 @@ import pytest
 
 import easydata as ed
 from easydata.dataset._decode_ahead import OpenBatch
-from easydata.dataset._shards import Shards
 from easydata.errors import CorruptShardError
 from easydata.format.ledger import Ledger, ShardEntry
 from easydata.loader.rows import fill_rows
 from easydata.loader.stored_samples import StoredSamples
+from tests.dataset.counting import batches_given_to
 
 SEQ_LEN = 4
 ROWS = 10
@@ -84,14 +84,7 @@ def test_every_row_of_every_column(tmp_path: Path, compression: str) -> None:
 def test_mapped_columns_are_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = stored(tmp_path, sample_batches())
     samples = StoredSamples(dataset)
-    opened: list[int] = []
-    real = Shards.open_batch
-
-    def counting(shards: Shards, batch: int) -> Any:
-        opened.append(batch)
-        return real(shards, batch)
-
-    monkeypatch.setattr(Shards, "open_batch", counting)
+    opened = batches_given_to("open_batch", monkeypatch)
     some = samples.read(np.array([1, ROWS + 1]))
     assert sorted(opened) == [0, 0, 1, 1]  # for either column
     again = samples.read(np.array([1, ROWS + 1, 2 * ROWS]))

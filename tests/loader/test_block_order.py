@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import easydata as ed
-from easydata.dataset._shards import Shards
 from easydata.loader.block_order import (
     GROUP_BLOCKS,
     MAX_BLOCKS,
@@ -22,6 +21,7 @@ from easydata.loader.block_order import (
 )
 from easydata.loader.data_loader import DataLoader
 from easydata.loader.order import SampleOrder
+from tests.dataset.counting import batches_given_to
 
 from .sequences import samples_of
 from .sources import Numbers
@@ -220,14 +220,7 @@ def test_a_block_is_decoded_once_in_an_epoch(
     ed.build(rows, tokenizer="bytes", out=out, compression="zstd", part_size="4kB")
     dataset = ed.open_dataset(out)
     assert len(dataset.ledger.batch_offsets) > 40
-    decoded: list[int] = []
-    real = Shards._decode
-
-    def counting(shards: Shards, batch: int) -> Any:
-        decoded.append(batch)
-        return real(shards, batch)
-
-    monkeypatch.setattr(Shards, "_decode", counting)
+    decoded = batches_given_to("_decode", monkeypatch)
     dataset = ed.open_dataset(out)
     loader = DataLoader(dataset, 4, 8, shuffle="block", epochs=1)
     assert len(np.unique(np.array(samples_of(loader)), axis=0)) > 40_000

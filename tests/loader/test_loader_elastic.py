@@ -291,6 +291,8 @@ def load(*args: Any, **options: Any) -> DataLoader:
         (lambda data: load({"a": data}, 4, 5, weights={"b": 1}), "for 'b', which is no sour"),
         (lambda data: load({}, 4, 5), "at least one source"),
         (lambda data: load([data], 4, 5), "a list is no .*Several datasets are given as a dict"),
+        (lambda _: load(np.arange(9), 4, 5), r"a ndarray is no .*ArrayTokens\(array\)"),
+        (lambda _: load(Path("cache"), 4, 5), r"is no .*open_dataset\(path\)"),
         (lambda _: load(None, 4, 5), "a NoneType is no source of samples"),
         (lambda _: load(ArrayTokens(np.empty(0, int)), 4, 5), "only 0 tokens"),
     ],
