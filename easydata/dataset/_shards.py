@@ -228,19 +228,19 @@ class Shards:
         counts = np.where(sizes, (offsets + sizes - 1) // BLOCK_BYTES - low + 1, 0)
         first = self.ledger.batch_first_blocks.take(batches, mode="clip")
         blocks = ranges(first + low, counts)
-        doubtful = np.flatnonzero(~self._checked[blocks])
+        wanted = np.zeros_like(self._checked)
+        wanted[blocks] = True
+        doubtful = np.flatnonzero(wanted & ~self._checked)
         if not len(doubtful):
             if self._is_news:
                 self._is_news = False  # first: another thread may have more
                 num_blocks = block_count(self.ledger.batch_bytes).sum()
                 self._all_checked = bool(np.count_nonzero(self._checked) == num_blocks)
             return
-        runs = np.repeat(np.arange(len(batches)), counts)[doubtful]
-        in_batch = blocks[doubtful] - first[runs]
-        for batch, block in sorted(
-            set(zip(batches[runs].tolist(), in_batch.tolist(), strict=True))
-        ):
-            self._check(batch, block * BLOCK_BYTES, block * BLOCK_BYTES + 1)
+        firsts = self.ledger.batch_first_blocks
+        holders = firsts.searchsorted(doubtful, side="right") - 1
+        for batch, block in zip(holders.tolist(), doubtful - firsts[holders], strict=True):
+            self._check(batch, int(block) * BLOCK_BYTES, int(block) * BLOCK_BYTES + 1)
 
     def check_shard(self, shard: int) -> None:
         """Check every byte of a shard, and that each batch holds what the ledger says.

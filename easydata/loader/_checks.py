@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ __all__ = [
     "check_pad_id",
     "check_runs",
     "check_seed",
+    "check_shuffle",
     "has_all",
     "memory_bytes",
     "whole_number",
@@ -71,6 +72,19 @@ def memory_bytes() -> int:
     if not hasattr(os, "sysconf"):  # Windows does not say it so simply
         return 1 << 62
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def check_shuffle(shuffle: object) -> bool | Literal["block"]:
+    """The value as `bool` or "block".
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if isinstance(shuffle, str) and shuffle == "block":
+        return "block"
+    if not isinstance(shuffle, bool | np.bool_):
+        raise UsageError(f"shuffle is {shuffle!r}; choose True, 'block' or False.")
+    return bool(shuffle)
 
 
 def check_seed(seed: object) -> int:

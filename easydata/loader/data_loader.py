@@ -17,6 +17,7 @@ from easydata.loader._checks import (
     check_count,
     check_flag,
     check_seed,
+    check_shuffle,
     memory_bytes,
     whole_number,
 )
@@ -139,8 +140,7 @@ class DataLoader:
         if seq_len is not None:
             seq_len = check_count(seq_len, "seq_len")
         self.columns = Columns(columns, dtype)
-        # What is none of these, the order refuses.
-        self.shuffle = shuffle if isinstance(shuffle, str) else bool(shuffle)
+        self.shuffle = shuffle = check_shuffle(shuffle)
         mixing = {
             "weights": weights,
             "schedule": weight_schedule,

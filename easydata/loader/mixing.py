@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from easydata.errors import UsageError
 from easydata.fingerprint import fingerprint_json
-from easydata.loader._checks import check_count, check_numbers, check_seed, has_all
+from easydata.loader._checks import check_count, check_numbers, check_seed, check_shuffle, has_all
 from easydata.loader.inputs import block_borders
 from easydata.loader.interleave import Interleaving
 from easydata.loader.merging import group_by_source, merge
@@ -84,7 +84,7 @@ class Mixture:
             )
         _check_sources(sources)
         self.sources = dict(sources)
-        seed = check_seed(seed)
+        seed, shuffle = check_seed(seed), check_shuffle(shuffle)
         self.seq_len = _common_seq_len(self.sources)
         self.stop_strategy = stop_strategy
         self.sizes = [operator.index(source.num_samples) for source in self.sources.values()]

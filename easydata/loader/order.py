@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from easydata.errors import UsageError
 from easydata.fingerprint import Hasher
-from easydata.loader._checks import check_count, check_seed
+from easydata.loader._checks import check_count, check_seed, check_shuffle
 from easydata.loader.block_order import BlockOrder, default_blocks
 from easydata.loader.permutation import Permutation
 
@@ -49,12 +49,11 @@ class SampleOrder:
         Raises:
             UsageError: an argument is out of range or contradicts another.
         """
+        shuffle = check_shuffle(shuffle)
         if window is not None:
             window = check_count(window, "shuffle_buffer_size")
-            if not isinstance(shuffle, bool | np.bool_) or not shuffle:
+            if shuffle is not True:
                 raise UsageError(f"shuffle_buffer_size is {window}, but shuffle is {shuffle!r}.")
-        if not isinstance(shuffle, bool | np.bool_) and shuffle != "block":
-            raise UsageError(f"shuffle is {shuffle!r}; choose True, 'block' or False.")
         self._length = Permutation(length, seed=seed, epoch=0).length  # refuses wrong ones now
         self._seed = check_seed(seed)
         self._window = self._length if window is None else min(window, self._length)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -445,6 +446,8 @@ def test_truth_values_of_numpy() -> None:
         loader = ed.DataLoader(Numbers(20), 2, shuffle=np.bool_(shuffle), epochs=1)  # type: ignore[arg-type]
         assert loader.shuffle is shuffle
         assert rows(loader) == rows(load(Numbers(20), 2, shuffle=shuffle))
+        several = ed.DataLoader({"a": Numbers(20)}, 2, shuffle=np.bool_(shuffle))  # type: ignore[arg-type]
+        assert json.loads(json.dumps(several.state_dict())) == several.state_dict()
 
 
 def test_the_counts_of_an_iterator_that_was_sent_elsewhere() -> None:
