@@ -20,13 +20,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import xxhash
 
+from easydata._threads import in_parts
 from easydata.dataset._decode_ahead import DecodeAhead, OpenBatch, row_bytes
 from easydata.errors import CorruptShardError
 from easydata.format.checksums import BLOCK_BYTES, block_count
 from easydata.format.ledger import Ledger
 from easydata.format.mapping import map_file
 from easydata.format.row_groups import read_row_group
-from easydata.format.stream import decode_batch
+from easydata.format.stream import decode_batch, places_beside
 from easydata.loader.packing_segments import ranges
 
 __all__ = ["Shards", "Verify"]
@@ -237,9 +238,14 @@ class Shards:
                 num_blocks = block_count(self.ledger.batch_bytes).sum()
                 self._all_checked = bool(np.count_nonzero(self._checked) == num_blocks)
             return
+        # To hash two blocks takes longer than to hand them over.
+        in_parts(self._check_blocks, doubtful, least=2)
+
+    def _check_blocks(self, blocks: npt.NDArray[np.int64]) -> None:
+        """Check blocks of record batches by their numbers, int64[n] ascending."""
         firsts = self.ledger.batch_first_blocks
-        holders = firsts.searchsorted(doubtful, side="right") - 1
-        for batch, block in zip(holders.tolist(), doubtful - firsts[holders], strict=True):
+        holders = firsts.searchsorted(blocks, side="right") - 1
+        for batch, block in zip(holders.tolist(), blocks - firsts[holders], strict=True):
             self._check(batch, int(block) * BLOCK_BYTES, int(block) * BLOCK_BYTES + 1)
 
     def check_shard(self, shard: int) -> None:
@@ -300,15 +306,8 @@ class Shards:
         self._check(batch, 0, min(message.size, BLOCK_BYTES), message)
         header_bytes = 8 + int.from_bytes(memoryview(message)[4:8], "little")
         self._check(batch, 0, header_bytes, message)
-        view = pa.ipc.read_record_batch(pa.ipc.read_message(message), self.ledger.schema)
-        for item, column in zip(view.schema, view.columns, strict=True):
-            buffers = column.buffers()
-            if item.name == self.token_column:
-                buffers = buffers[:-1]
-            for buffer in buffers:
-                if buffer is not None and buffer.size:
-                    start = buffer.address - message.address
-                    self._check(batch, start, start + buffer.size, message)
+        for start, stop in places_beside(message, self.ledger.schema, self.token_column):
+            self._check(batch, start, stop, message)
 
     def _read_row_group(self, batch: int) -> pa.RecordBatch:
         shard = self.shard_of(batch)

@@ -6,14 +6,21 @@ independent of the others, so encoded batches can be copied between shards as th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import pyarrow as pa
 
 from easydata.format.alignment import align_header, align_record_batch, message_header_bytes
 from easydata.format.codecs import Codec
 
-__all__ = ["END_OF_STREAM", "decode_batch", "decode_schema", "encode_batch", "encode_schema"]
+__all__ = [
+    "END_OF_STREAM",
+    "decode_batch",
+    "decode_schema",
+    "encode_batch",
+    "encode_schema",
+    "places_beside",
+]
 
 END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
@@ -62,3 +69,18 @@ def decode_batch(message: pa.Buffer, schema: pa.Schema) -> pa.RecordBatch:
     batch = pa.ipc.read_record_batch(pa.ipc.read_message(message), schema)
     batch.validate(full=True)
     return batch
+
+
+def places_beside(
+    message: pa.Buffer, schema: pa.Schema, list_column: str
+) -> Iterator[tuple[int, int]]:
+    """From where to where in an uncompressed `message` its buffers lie, but for the items of the
+    lists of one column. What the buffers hold is not looked at.
+    """
+    batch = pa.ipc.read_record_batch(pa.ipc.read_message(message), schema)
+    for item, column in zip(batch.schema, batch.columns, strict=True):
+        buffers = column.buffers()
+        for buffer in buffers[:-1] if item.name == list_column else buffers:
+            if buffer is not None and buffer.size:
+                start = buffer.address - message.address
+                yield start, start + buffer.size

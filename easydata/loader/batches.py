@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+import itertools
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from functools import partial
 from typing import Any, NamedTuple
@@ -10,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from easydata._threads import Call, thread_count
 from easydata.errors import EasyDataError
 from easydata.loader.protocols import Arrays, LocatedSamples
 from easydata.loader.rows import Rows
@@ -26,6 +29,11 @@ _DECODED_BYTES = 8 << 20
 _WALKED_SAMPLES = 1 << 16
 # Several small batches are read in one call.
 _READ_BYTES = 4 << 20
+# Threads copy some of them before it is their turn, unless that takes more memory: so many for
+# each thread, that none waits for the next one to be handed over.
+_GROUPS_AHEAD = 2
+_AHEAD_BYTES = 64 << 20
+_HANDED_BYTES = 1 << 20  # to copy less takes no longer than to hand it over
 
 
 class Share(NamedTuple):
@@ -72,8 +80,14 @@ class _Located(NamedTuple):
     @property
     def is_one_view(self) -> bool:
         """Whether all lie in memory one after another, so that no batch has to be copied."""
+        ids = self.ids
+        return ids is not None and ids.view(self.bounds[0], self.bounds[-1]) is not None
+
+    @property
+    def ids(self) -> Rows | None:
+        """Where their `input_ids` lie; None if whoever reads them does not say."""
         ids = getattr(self.samples, "ids", None)
-        return isinstance(ids, Rows) and ids.view(self.bounds[0], self.bounds[-1]) is not None
+        return ids if isinstance(ids, Rows) else None
 
 
 class Batch(NamedTuple):
@@ -107,7 +121,7 @@ def _locate(walk: Walk, share: Share, most: int) -> Generator[_Located]:
         yield from _locate_batches(stretch, chosen, bounds.tolist(), (firsts + sizes).tolist())
         if stretch.num_samples < count * step:
             return
-        count = min(count * 4, most)
+        count = min(count * 16, most)
 
 
 def _locate_batches(
@@ -187,17 +201,70 @@ def read_batches(
             yield from ahead
         return
     at_once = max(_READ_BYTES // (rows * sample_bytes), 1) if may_group else 1
+    # Decoded sources have threads of their own; several workers are as good as several threads.
+    threads = thread_count() if is_copied and is_mapped and share.workers == 1 else 1
+    group_bytes = at_once * rows * sample_bytes
+    if not _HANDED_BYTES <= group_bytes <= _AHEAD_BYTES // (_GROUPS_AHEAD * threads):
+        threads = 1
+    yield from _read_in_turn(
+        _groups(located, at_once, is_copied=is_copied), finish, threads=threads
+    )
+
+
+def _groups(located: Iterable[_Located], at_once: int, *, is_copied: bool) -> Generator[_Located]:
+    """The same batches, those together that are read in one call."""
     for batches in located:
         for group in batches.groups(at_once):
             if is_copied or group.is_one_view:
-                try:
-                    found = _read(group, finish)
-                except Exception:  # whatever it is, it is raised again by the read of its batch
-                    if len(group.ends) == 1:
-                        raise
-                else:
-                    yield found
-                    continue
-            # One by one, so that an error is raised when it is the turn of its batch.
-            yield from (_read(one, finish) for one in group.groups(1))
+                yield group
+            else:
+                yield from group.groups(1)
         del batches, group  # what they keep decoded is free for the next ones
+
+
+def _read_in_turn(
+    groups: Iterator[_Located], finish: Callable[[Arrays], Arrays], *, threads: int
+) -> Generator[list[Batch]]:
+    """Groups of batches, of which one in `threads` is read by the thread that asks, when it asks,
+    and the others by threads that stand by, before it is their turn.
+    """
+    numbers = itertools.count()
+    waiting: deque[tuple[_Located, Call[list[Batch]] | None]] = deque()
+    most = _GROUPS_AHEAD * threads if threads > 1 else 1
+    room = 1  # at first: the first batch should not wait for others
+    failure: Exception | None = None
+    try:
+        while True:
+            while failure is None and len(waiting) < room:
+                try:
+                    group = next(groups)
+                except StopIteration:
+                    break
+                except Exception as error:  # noqa: BLE001 - whatever it is, raised in its turn
+                    failure = error
+                    break
+                # Only what is just copied: of what it has to read, a source may want one thread.
+                is_ahead = next(numbers) % threads > 0 and group.ids is not None
+                waiting.append((group, Call(partial(_read, group, finish)) if is_ahead else None))
+            if not waiting:
+                break
+            room = min(room + 1, most)
+            group, call = waiting.popleft()
+            try:
+                found = _read(group, finish) if call is None else call.result()
+            except Exception:  # whatever it is, it is raised again by the read of its batch
+                if len(group.ends) == 1:
+                    raise
+                # One by one, so that an error is raised when it is the turn of its batch.
+                yield from (_read(one, finish) for one in group.groups(1))
+            else:
+                yield found
+                del found
+            del group, call  # what they keep decoded is free for the next ones
+        if failure is not None:
+            raise failure
+    finally:
+        failure = None  # by its traceback it holds this frame
+        for _, call in waiting:
+            if call is not None:
+                call.cancel()

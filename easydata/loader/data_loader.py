@@ -114,8 +114,8 @@ class DataLoader:
             shard_count: how many hosts there are.
             drop_last: leave out the last batch of all if it is not full.
             shuffle_buffer_size: shuffle only inside runs of so many samples.
-            prefetch: batches that threads read ahead; 0 reads when asked, which is the fastest for
-                data in memory.
+            prefetch: batches that threads read ahead; 0 reads when asked, several small ones at
+                once and on several threads, which is the fastest for data in memory.
             prefetch_workers: how many threads.
 
         Raises:

@@ -109,11 +109,11 @@ class _MergedRows:
     """Samples of which no more than `input_ids` is read, located together."""
 
     def __init__(self, rows: Rows) -> None:
-        self._rows = rows
+        self.ids = rows
 
     def read(self, start: int, stop: int) -> Arrays:
         """See `LocatedSamples.read`; the array is a copy."""
-        return {"input_ids": self._rows.copy(start, stop)}
+        return {"input_ids": self.ids.copy(start, stop)}
 
 
 class _Merged:

@@ -182,8 +182,8 @@ def test_a_seek_far_into_a_huge_stream(order: str) -> None:
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert iterator.state_dict()["samples"] == place + 20 * 32
-    if order == "block":  # up to 65,536 of them
-        assert peaks[1] < 6_000_000
+    if order == "block":  # up to 65,536 of them, and 8,192 samples are located
+        assert peaks[1] < 8_000_000
     else:
         assert peaks[1] < peaks[0] + 100_000
     visits = np.arange(place + 19 * 32, place + 20 * 32)

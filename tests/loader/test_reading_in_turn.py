@@ -1,0 +1,218 @@
+"""Groups of batches that several threads read, handed out in order."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import easydata as ed
+from easydata._threads import Call
+from easydata.loader import batches
+from easydata.loader.batches import _read_in_turn
+from tests.arrow_threads import arrow_threads
+
+
+@pytest.fixture(autouse=True)
+def cores() -> Iterator[None]:
+    with arrow_threads(4):
+        yield
+
+
+class Group:
+    """In place of located batches: their numbers."""
+
+    ids = "known"
+
+    def __init__(self, numbers: list[int]) -> None:
+        self.ends = numbers
+
+    def groups(self, size: int) -> Iterator[Group]:
+        assert size == 1
+        return (Group([number]) for number in self.ends)
+
+
+def read_in_turn(
+    sizes: list[int], threads: int, bad: int | None, bad_group: int | None, got: list[int]
+) -> None:
+    """Read groups of these sizes; reading batch `bad` and finding `bad_group` fail."""
+
+    def groups() -> Iterator[Group]:
+        first = 0
+        for number, size in enumerate(sizes):
+            if number == bad_group:
+                raise OSError(f"group {number}")
+            yield Group([*range(first, first + size)])
+            first += size
+
+    def read(group: Group, _finish: Any) -> list[int]:
+        if bad in group.ends:
+            raise ValueError(f"batch {bad}")
+        return group.ends
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batches, "_read", read)
+        reading: Any = _read_in_turn(groups(), lambda arrays: arrays, threads=threads)  # type: ignore[arg-type]
+        for found in reading:
+            got += found
+
+
+@given(
+    sizes=st.lists(st.integers(1, 3), max_size=12),
+    threads=st.integers(1, 4),
+    bad=st.none() | st.integers(0, 12),
+    bad_group=st.none() | st.integers(0, 6),
+)
+def test_in_order_and_errors_when_it_is_their_turn(
+    sizes: list[int], threads: int, bad: int | None, bad_group: int | None
+) -> None:
+    readable = sum(sizes if bad_group is None else sizes[:bad_group])
+    got: list[int] = []
+    if bad is not None and bad < readable:
+        with pytest.raises(ValueError, match=f"batch {bad}$"):
+            read_in_turn(sizes, threads, bad, bad_group, got)
+        assert got == [*range(bad)]
+    elif bad_group is not None and bad_group < len(sizes):
+        with pytest.raises(OSError, match=f"group {bad_group}$"):
+            read_in_turn(sizes, threads, bad, bad_group, got)
+        assert got == [*range(readable)]
+    else:
+        read_in_turn(sizes, threads, bad, bad_group, got)
+        assert got == [*range(readable)]
+
+
+def loader(monkeypatch: pytest.MonkeyPatch, **options: Any) -> ed.DataLoader:
+    """Of samples of 64 bytes, of which four batches are read in one call."""
+    monkeypatch.setattr(batches, "_READ_BYTES", 4 * 8 * 64)
+    monkeypatch.setattr(batches, "_HANDED_BYTES", 1)
+    tokens = np.arange(32 * 1000, dtype=np.uint16)
+    data = ed.ArrayTokens(tokens, fingerprint="counted")
+    return ed.DataLoader(data, 8, 32, epochs=2, **options)
+
+
+def first_tokens(found: Any) -> list[list[int]]:
+    return [batch["input_ids"][:, 0].tolist() for batch in found]
+
+
+def test_the_same_batches_with_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for threads in (1, 2, 4):
+        pa.set_cpu_count(threads)
+        found.append(first_tokens(loader(monkeypatch, seed=3)))
+    assert found[0] == found[1] == found[2]
+    assert sorted(sum(found[0], [])) == sorted([*range(0, 32000, 32)] * 2)
+
+
+def test_so_are_those_of_a_mixture(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "_READ_BYTES", 4 * 8 * 64)
+    monkeypatch.setattr(batches, "_HANDED_BYTES", 1)
+    sources = {
+        name: ed.ArrayTokens(np.arange(first, first + 9600, dtype=np.uint16), fingerprint=name)
+        for name, first in (("a", 0), ("b", 20000))
+    }
+    found = []
+    for threads in (1, 4):
+        pa.set_cpu_count(threads)
+        loader = ed.DataLoader(sources, 8, 32, weights={"a": 0.5, "b": 0.5}, epochs=1)
+        found.append(first_tokens(loader))
+    assert found[0] == found[1]
+    assert len(found[0]) >= 70
+
+
+def test_others_read_before_it_is_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    ahead = threading.Event()
+    read, main = batches._read, threading.current_thread()
+
+    def spied(group: Any, finish: Any) -> Any:
+        if threading.current_thread() is not main:
+            ahead.set()
+        return read(group, finish)
+
+    monkeypatch.setattr(batches, "_read", spied)
+    reading = iter(loader(monkeypatch))
+    for _ in range(20):
+        next(reading)
+    assert ahead.wait(10)
+
+
+def test_the_first_batch_waits_for_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, groups = batches._read, []
+
+    def spied(group: Any, finish: Any) -> Any:
+        groups.append(group)
+        return read(group, finish)
+
+    monkeypatch.setattr(batches, "_read", spied)
+    next(iter(loader(monkeypatch)))
+    assert [len(group.ends) for group in groups] == [1]
+
+
+def test_what_was_read_ahead_was_not_consumed(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = first_tokens(loader(monkeypatch, seed=5))
+    reading = iter(loader(monkeypatch, seed=5))
+    for count in range(len(expected)):
+        again = loader(monkeypatch, seed=5)
+        again.load_state_dict(reading.state_dict())
+        assert first_tokens([next(iter(again))]) == [expected[count]]
+        assert first_tokens([next(reading)]) == [expected[count]]
+
+
+def test_nothing_is_read_ahead_after_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closed, it cancels what has not begun."""
+    cancelled: list[bool] = []
+    cancel = Call.cancel
+
+    def spied(call: Call[Any]) -> None:
+        cancelled.append(True)
+        cancel(call)
+
+    monkeypatch.setattr(Call, "cancel", spied)
+    reading = iter(loader(monkeypatch))
+    for _ in range(60):
+        next(reading)
+    reading.close()
+    assert cancelled
+
+
+def test_a_source_that_reads_is_read_by_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = set()
+
+    class Reads:
+        """Samples by number, which do not say where they lie."""
+
+        num_samples, seq_len, fingerprint, dtype = 4000, 32, "reads", np.dtype(np.uint16)
+
+        def read(self, samples: np.ndarray) -> dict[str, np.ndarray]:
+            threads.add(threading.current_thread())
+            return {"input_ids": samples[:, None].repeat(32, axis=1).astype(np.uint16)}
+
+    monkeypatch.setattr(batches, "_READ_BYTES", 4 * 8 * 64)
+    monkeypatch.setattr(batches, "_HANDED_BYTES", 1)
+    found = first_tokens(ed.DataLoader(Reads(), 8, epochs=1))
+    assert sorted(sum(found, [])) == [*range(4000)]
+    assert threads == {threading.current_thread()}
+
+
+@pytest.mark.parametrize(("batch_size", "most"), [(1 << 16, 4), (1 << 20, 1), (40 * 8, 4), (17, 1)])
+def test_large_and_small_batches_are_not_handed_over(
+    batch_size: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two megabytes each are, 32 are not; several small ones that are read in one call are, those
+    that are read one by one are not.
+    """
+    seen = []
+
+    def spied(groups: Any, _finish: Any, *, threads: int) -> Iterator[Any]:
+        seen.append(threads)
+        return iter(())
+
+    monkeypatch.setattr(batches, "_read_in_turn", spied)
+    tokens = np.zeros(batch_size * 16, np.uint16)
+    next(iter(ed.DataLoader(ed.ArrayTokens(tokens, fingerprint="0"), batch_size, 16)), None)
+    assert seen == [most]
