@@ -17,6 +17,7 @@ from benchmarks.loader_page import write_chart, write_page
 from benchmarks.loader_sides import SHAPES, Figures, measure_sides
 from benchmarks.peer_programs.easydata_loader import CHECKED, FIRST
 from benchmarks.peer_programs.reading import EPOCHS, Shape
+from easydata._threads import thread_count
 
 _CHUNK = 1 << 22
 _CODECS = ("none", "lz4", "zstd")
@@ -42,6 +43,8 @@ def run(options: Options) -> Report:
             "not counted; its ratio is to the limit of its own process; a round is an epoch (of "
             f"the limit and of easydata, checked, {EPOCHS}), or what of it a second allows (of "
             "other loaders half a second)",
+            "easydata copies shuffled batches on as many threads as Arrow takes, here "
+            f"{thread_count()}, the limit on one",
             "in order, each batch is copied into one buffer, as to a device: without that, who "
             "hands out views would read nothing",
             "first batch: from a closed dataset, fresh process, after imports, 32×2048 shuffled, "

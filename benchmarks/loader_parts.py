@@ -26,9 +26,9 @@ _DECODE_BATCH = 256
 
 
 def above_the_gather(ds: ed.TokenDataset, options: Options) -> Bar:
-    """What a shuffled batch costs above copying its rows: the epoch's time without that in
-    `Rows.copy`, which a clock is put around. Of the rounds the fastest counts: what disturbs one
-    only adds to it.
+    """What a shuffled batch costs one thread above copying its rows: the epoch's time without that
+    in `Rows.copy`, which a clock is put around. Of the rounds the fastest counts: what disturbs
+    one only adds to it.
     """
     gather = Rows.copy
     copying = 0.0
@@ -41,6 +41,8 @@ def above_the_gather(ds: ed.TokenDataset, options: Options) -> Bar:
         return copied
 
     above: list[float] = []
+    threads = pa.cpu_count()
+    pa.set_cpu_count(1)
     with mock.patch.object(Rows, "copy", timed_copy):
         for counts in options.rounds(20):
             copying, batches = 0.0, 0
@@ -53,7 +55,8 @@ def above_the_gather(ds: ed.TokenDataset, options: Options) -> Bar:
                 raise RuntimeError("The loader copies shuffled rows in another way than Rows.copy.")
             if counts:
                 above.append((seconds - copying) / batches * 1e6)
-    what = f"{_BATCH}×{_SEQ_LEN} shuffled, µs of a batch above copying its rows"
+    pa.set_cpu_count(threads)
+    what = f"{_BATCH}×{_SEQ_LEN} shuffled, µs of a batch of one thread above copying its rows"
     return Bar(what, min(above), 8.0, False, _ISSUE)
 
 

@@ -45,7 +45,11 @@ class _Program(NamedTuple):
 
 
 _PROGRAMS = [
-    _Program("easydata_loader", [easydata_loader.CHECKED, easydata_loader.FIRST], OWN),
+    _Program(
+        "easydata_loader",
+        [easydata_loader.CHECKED, easydata_loader.ONE_THREAD, easydata_loader.FIRST],
+        OWN,
+    ),
     _Program("memmap", ["np.stack of memmap slices"], OWN),
     _Program("hf_datasets", ["datasets, numpy", "datasets, arrow"], OWN),
     _Program("memmap", ["torch.stack of memmap slices"], "peers"),
