@@ -48,19 +48,36 @@ class Call(Generic[Result]):
             self._future = _threads().submit(function)
 
     def result(self) -> Result:
-        """What the function returns, or raises. To be asked for once.
+        """What the function returns, or raises.
 
         Nobody waits for a call that has not begun: it is made here and now. So a call may make
         calls itself.
         """
-        if self.cancel() or self._future is None:
-            return self._function()
+        self.make()
+        assert self._future is not None
         return self._future.result()
 
+    def make(self) -> bool:
+        """Make it here and now; False if it was made before, or a thread is at it."""
+        if not self.cancel():
+            return False
+        self._pid = os.getpid()
+        self._future = Future()
+        try:
+            self._future.set_result(self._function())
+        except Exception as error:  # noqa: BLE001 - whatever it is, `result` raises it
+            self._future.set_exception(error)
+        return True
+
     def cancel(self) -> bool:
-        """Have no thread make it; False if one has begun."""
+        """Have no thread make it; False if one has begun, or it was made."""
         # A forked child has none of the threads, and a lock that one of them may have held.
         return self._future is None or self._pid != os.getpid() or self._future.cancel()
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a thread is at it."""
+        return self._future is not None and self._future.running()
 
 
 def in_parts(function: Callable[[Items], object], items: Items, least: int) -> None:

@@ -66,6 +66,28 @@ class TestCall:
         Call(lambda: None).result()
         assert not made
 
+    def test_it_is_made_once(self) -> None:
+        made: list[int] = []
+        busy = Busy()
+        with busy:
+            call = Call(lambda: made.append(1))
+            assert busy.call.is_under_way
+            assert not busy.call.make()
+            assert not call.is_under_way
+            assert call.make()
+            assert not call.is_under_way
+            assert not call.make()
+            assert not call.cancel()
+            call.result()
+        assert made == [1]
+
+    def test_one_that_fails_here_raises_when_it_is_asked_for(self) -> None:
+        with Busy():
+            call = Call(lambda: {}["wrong"])
+            assert call.make()
+            with pytest.raises(KeyError, match="wrong"):
+                call.result()
+
     def test_what_it_raises(self) -> None:
         begun = threading.Event()
 

@@ -21,10 +21,11 @@ from easydata.loader._checks import (
     memory_bytes,
     whole_number,
 )
-from easydata.loader.batches import Batch, Share, read_batches
+from easydata.loader.batches import Batch, read_batches
 from easydata.loader.columns import Columns
 from easydata.loader.inputs import as_samples, block_borders, is_mixture
 from easydata.loader.iteration import BatchIterator, LoaderStats, Progress
+from easydata.loader.locating import Share
 from easydata.loader.order import SampleOrder
 from easydata.loader.protocols import SampleSource, TokenSource
 from easydata.loader.samples import description

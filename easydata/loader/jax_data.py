@@ -13,8 +13,9 @@ import numpy.typing as npt
 from easydata._optional import require
 from easydata.errors import UsageError
 from easydata.loader._checks import check_count
-from easydata.loader.batches import Batch, Share
+from easydata.loader.batches import Batch
 from easydata.loader.iteration import BatchIterator, LoaderStats
+from easydata.loader.locating import Share
 from easydata.loader.protocols import Arrays
 
 if TYPE_CHECKING:

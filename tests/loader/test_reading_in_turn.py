@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +19,9 @@ import easydata as ed
 from easydata._threads import Call
 from easydata.loader import batches
 from easydata.loader.batches import _read_in_turn
+from easydata.loader.locating import Pace
+from easydata.loader.permutation import Permutation
+from easydata.loader.samples import ConcatSamples
 from tests.arrow_threads import arrow_threads
 
 
@@ -107,6 +113,146 @@ def test_the_same_batches_with_any_number_of_threads(monkeypatch: pytest.MonkeyP
         found.append(first_tokens(loader(monkeypatch, seed=3)))
     assert found[0] == found[1] == found[2]
     assert sorted(sum(found[0], [])) == sorted([*range(0, 32000, 32)] * 2)
+
+
+def test_who_waits_reads_a_later_group_meanwhile() -> None:
+    """The thread that stands by ends its group only once a later one was read."""
+    begun, is_read = threading.Event(), [threading.Event() for _ in range(20)]
+    main = threading.current_thread()
+
+    def read(group: Group, _finish: Any) -> list[int]:
+        (number,) = group.ends
+        if threading.current_thread() is main:
+            for event in is_read[:number]:
+                event.set()
+        elif number < 15:
+            begun.set()
+            assert is_read[number].wait(10)
+        return group.ends
+
+    with arrow_threads(2), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batches, "_read", read)
+        groups = (Group([number]) for number in range(20))
+        reading: Any = _read_in_turn(groups, lambda arrays: arrays, threads=2)  # type: ignore[arg-type]
+        got = [next(reading), next(reading)]
+        assert begun.wait(10)
+        got += reading
+    assert got == [[number] for number in range(20)]
+
+
+class Numbered:
+    """Samples of 32 tokens that lie in an array; to locate one of those in `bad` fails, and
+    whoever locates is noted.
+    """
+
+    def __init__(self, bad: set[int] = frozenset()) -> None:  # type: ignore[assignment]
+        tokens = ed.ArrayTokens(np.arange(32 * 1000, dtype=np.uint16), fingerprint="counted")
+        self._samples = ConcatSamples(tokens, 32)
+        self._bad = bad
+        self.num_samples, self.seq_len = 1000, 32
+        self.fingerprint, self.dtype = "numbered", np.dtype(np.uint16)
+        self.located: list[tuple[threading.Thread, int]] = []
+
+    def locate(self, samples: np.ndarray) -> Any:
+        self.located.append((threading.current_thread(), len(samples)))
+        if self._bad & {*samples.tolist()}:
+            raise ed.DatasetError("bad sample")
+        return self._samples.locate(samples)
+
+    def read(self, samples: np.ndarray) -> Any:
+        return self.locate(samples).read(0, len(samples))
+
+
+def test_the_next_ones_are_located_by_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "_READ_BYTES", 4 * 8 * 64)
+    monkeypatch.setattr(batches, "_HANDED_BYTES", 1)
+    main = threading.current_thread()
+    found = set()
+    for _ in range(50):  # now and then, this thread is there first
+        source = Numbered()
+        assert sorted(sum(first_tokens(ed.DataLoader(source, 8, epochs=1)), [])) == [
+            *range(0, 32000, 32)
+        ]
+        assert [count for _, count in source.located] == [8, 32, 128, 512, 320]
+        assert [thread is main for thread, _ in source.located[:2]] == [True, True]
+        found |= {thread is main for thread, _ in source.located[2:]}
+        if False in found:
+            break
+    assert False in found
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+@pytest.mark.parametrize("bad", [0, 7, 8, 100, 333, 999])
+def test_batches_before_what_cannot_be_located_come(
+    threads: int, bad: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "_READ_BYTES", 4 * 8 * 64)
+    monkeypatch.setattr(batches, "_HANDED_BYTES", 1)
+    pa.set_cpu_count(threads)
+    got: list[int] = []
+    order = [*Permutation(1000, seed=7, epoch=0)(np.arange(1000)).tolist()]
+    reading = iter(ed.DataLoader(Numbered({order[bad]}), 8, seed=7))
+    for _ in range(bad // 8):
+        got += (next(reading)["input_ids"][:, 0] // 32).tolist()
+    with pytest.raises(ed.DatasetError, match="bad sample"):
+        next(reading)
+    assert got == order[: bad // 8 * 8]
+
+
+def test_a_forked_child_locates_again() -> None:
+    """What a thread of its parent was at."""
+    program = """
+import os
+import threading
+
+import numpy as np
+import pyarrow
+
+import easydata as ed
+from easydata.loader.locating import Chosen, Pace, locate_batches
+from easydata.loader.samples import ConcatSamples
+
+pyarrow.set_cpu_count(2)
+begun, end = threading.Event(), threading.Event()
+samples = ConcatSamples(ed.ArrayTokens(np.arange(64, dtype=np.uint16)), 8)
+
+class Stretch:
+    def locate(self, chosen):
+        if threading.current_thread() is not threading.main_thread():
+            begun.set()
+            assert end.wait(10)
+        return samples.locate(chosen)
+
+chosen = (Chosen(Stretch(), np.arange(i, i + 2), [0, 1, 2], [1, 2]) for i in (0, 2))
+located = locate_batches(chosen, Pace(9), threads=2)
+next(located)
+assert begun.wait(10)
+child = os.fork()
+if child:
+    end.set()
+assert next(located).samples.read(0, 2)["input_ids"][:, 0].tolist() == [16, 24]
+if child:
+    raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_more_are_located_at_once_unless_it_takes_long() -> None:
+    pace = Pace(100)
+    assert pace.count == 1
+    counts = []
+    for seconds in (0.0, 0.01, 0.01, 0.01, 0.5, 1.0, 0.25, 1000.0, 0.125, 0.0):
+        pace.took(seconds)
+        counts.append(pace.count)
+    assert counts == [4, 16, 64, 100, 50, 12, 12, 1, 2, 8]
+
+
+def test_a_slow_source_locates_few_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count()
+    monkeypatch.setattr("easydata.loader.locating.time.perf_counter", lambda: next(clock))
+    source = Numbered()
+    assert len(first_tokens(ed.DataLoader(source, 8, epochs=1))) == 125
+    assert {count for _, count in source.located} == {8}
 
 
 def test_so_are_those_of_a_mixture(monkeypatch: pytest.MonkeyPatch) -> None:
