@@ -17,17 +17,17 @@ __all__ = ["Batch", "read_batches"]
 
 # So many samples are located at once: enough to make NumPy's cost per call vanish. Less of those
 # that have to be decoded for it, and then take memory.
-_LOCATED_SAMPLES = 32768
+_LOCATED_SAMPLES = 16384
 _DECODED_SAMPLES = 2048
 _DECODED_BYTES = 8 << 20
 # Those of other hosts and workers, which a mixture goes through, too, are so many at most.
 _WALKED_SAMPLES = 1 << 16
 # Several small batches are read in one call.
 _READ_BYTES = 4 << 20
-# Threads copy some of them before it is their turn, unless that takes more memory: so many for
-# each thread, that none waits for the next one to be handed over.
-_GROUPS_AHEAD = 2
-_AHEAD_BYTES = 64 << 20
+# Threads copy so many of these groups before it is their turn, unless that takes more memory. With
+# two instead, threads wait for each other; four take no less time, and more memory.
+_GROUPS_AHEAD = 3
+_AHEAD_BYTES = 48 << 20
 _HANDED_BYTES = 1 << 20  # to copy less takes no longer than to hand it over
 
 
@@ -107,7 +107,7 @@ def read_batches(
     # Decoded sources have threads of their own; several workers are as good as several threads.
     threads = thread_count() if is_copied and is_mapped and share.workers == 1 else 1
     group_bytes = at_once * rows * sample_bytes
-    if not _HANDED_BYTES <= group_bytes <= _AHEAD_BYTES // (_GROUPS_AHEAD * threads):
+    if not _HANDED_BYTES <= group_bytes <= _AHEAD_BYTES // _GROUPS_AHEAD:
         threads = 1
     groups = _groups(locate_batches(chosen, pace, threads=threads), at_once, is_copied=is_copied)
     yield from _read_in_turn(groups, finish, threads=threads)
@@ -131,7 +131,7 @@ def _read_in_turn(
     is their turn, and by the thread that asks where none has begun.
     """
     waiting: deque[_Waiting] = deque()
-    most = _GROUPS_AHEAD * threads if threads > 1 else 1
+    most = _GROUPS_AHEAD if threads > 1 else 1
     room = 1  # at first: the first batch should not wait for others
     failure: Exception | None = None
     try:

@@ -182,10 +182,11 @@ def test_a_seek_far_into_a_huge_stream(order: str) -> None:
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert iterator.state_dict()["samples"] == place + 20 * 32
-    if order == "block":  # up to 65,536 of them, and 8,192 samples are located
-        assert peaks[1] < 8_000_000
+    if order == "block":  # up to 65,536 of them
+        assert peaks[1] < 6_000_000
     else:
-        assert peaks[1] < peaks[0] + 100_000
+        # Another thread may be locating some thousand samples just then, or not.
+        assert peaks[1] < peaks[0] + 1_000_000
     visits = np.arange(place + 19 * 32, place + 20 * 32)
     if order in ("all", "as they come"):
         is_shuffled = order == "all"
