@@ -28,7 +28,7 @@ def run(options: Options) -> Report:
     if not Path("/proc/self/maps").exists():
         sys.exit("The loader benchmark reads /proc, which this system does not have.")
     # Of 250 MB, a third of a first epoch goes before the first batch; real datasets are larger.
-    megabytes = options.pick(1000, 2)
+    megabytes = options.pick(600, 2)
     source = corpus.jsonl(options, megabytes)
     folder = options.scratch / "loader"
     folder.mkdir()
