@@ -166,6 +166,7 @@ class Numbered:
 def test_the_next_ones_are_located_by_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "_READ_BYTES", 4 * 8 * 64)
     monkeypatch.setattr(batches, "_HANDED_BYTES", 1)
+    monkeypatch.setattr("easydata.loader.locating._SECONDS", 1e9)  # a pause is no slow source
     main = threading.current_thread()
     found = set()
     for _ in range(50):  # now and then, this thread is there first
