@@ -213,7 +213,8 @@ def test_a_folder_that_is_deleted_while_it_is_read(tmp_path: Path, compression: 
     options: dict[str, Any] = {"compression": compression, "part_size": 2048}
     dataset = ed.build(rows, tokenizer="bytes", out=out, shard_size="4kB", **options)
     assert dataset.ledger.num_shards > 1
-    loader = DataLoader(ed.open_dataset(out), 4, 64, shuffle=False)
+    # With more room, all of it may be decoded ahead before it is deleted.
+    loader = DataLoader(ed.open_dataset(out, cache_bytes=4096), 4, 64, shuffle=False)
     iterator = iter(loader)
     kept = [next(iterator)]
     contents = [content(batch) for batch in kept]
