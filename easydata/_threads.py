@@ -23,7 +23,7 @@ __all__ = ["Call", "in_parts", "thread_count"]
 Result = TypeVar("Result")
 Items = npt.NDArray[np.int64]
 
-_MOST = 4  # more do not copy faster: memory is as fast as it is
+_MOST = 4  # for each that copies, Arrow's allocator keeps up to 32 MB
 _pool: ThreadPoolExecutor | None = None
 
 
@@ -38,7 +38,8 @@ class Call(Generic[Result]):
     def __init__(self, function: Callable[[], Result]) -> None:
         """
         Args:
-            function: is called once at most, by this thread or another.
+            function: is called once at most, by this thread or another, but again in a
+                forked child whose parent's thread had begun it.
         """
         self._function = function
         self._pid = os.getpid()

@@ -346,12 +346,15 @@ def test_a_source_that_reads_is_read_by_one_thread(monkeypatch: pytest.MonkeyPat
     assert threads == {threading.current_thread()}
 
 
-@pytest.mark.parametrize(("batch_size", "most"), [(1 << 16, 4), (1 << 20, 1), (40 * 8, 4), (17, 1)])
+@pytest.mark.parametrize(
+    ("batch_size", "most"),
+    [(1 << 16, 4), (1 << 19, 4), ((1 << 19) + 1, 1), (1 << 20, 1), (40 * 8, 4), (17, 1)],
+)
 def test_large_and_small_batches_are_not_handed_over(
     batch_size: int, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two megabytes each are, 32 are not; several small ones that are read in one call are, those
-    that are read one by one are not.
+    """Two megabytes each are, and 16, of which three are 48; more are not; several small ones that
+    are read in one call are, those that are read one by one are not.
     """
     seen = []
 
