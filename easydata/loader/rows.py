@@ -73,26 +73,13 @@ class Rows:
             first_piece: int64[rows + 1]; row i is pieces first_piece[i] to first_piece[i + 1].
                 None if every row is one piece.
         """
-        count = len(addresses)
-        self.num_rows = count if first_piece is None else len(first_piece) - 1
+        self.num_rows = len(addresses if first_piece is None else first_piece[1:])
         self.num_items = num_items
         self.dtype = dtype
         self.addresses = addresses
         self.sizes = sizes
         self.first_piece = first_piece
         self.owner = owner
-        offsets = np.empty(2 * count + 1, np.int64)
-        self._starts, self._ends = offsets[:-1:2], offsets[1::2]
-        np.subtract(addresses, _LOWEST, out=self._starts)
-        np.add(self._starts, sizes, out=self._ends)
-        # Arrow sets aside as many bytes for a value as the values have on average, which it works
-        # out from the first and the last offset. So it is told the length of a piece.
-        mean = self.num_rows * num_items * dtype.itemsize // max(count, 1) + 1
-        offsets[-1] = offsets[0] + 2 * count * mean if count else 0
-        self._pieces = pa.Array.from_buffers(
-            pa.large_binary(), 2 * count, [None, pa.py_buffer(offsets), _MEMORY]
-        )
-        self._numbers = number_array(np.arange(0, 2 * count, 2))
 
     def read(self, start: int, stop: int) -> npt.NDArray[Any]:
         """dtype[stop - start, num_items]: `view` where there is one, else `copy`."""
@@ -104,17 +91,15 @@ class Rows:
         follow one another in memory.
         """
         first, last = self._piece(start), self._piece(stop)
-        if (
-            first == last
-            or (
-                last - first > 1
-                and (
-                    self._ends[first] != self._starts[first + 1]  # as most often
-                    or (self._ends[first : last - 1] != self._starts[first + 1 : last]).any()
-                )
-            )
-        ):
+        if first == last:
             return None
+        if last - first > 1:
+            next_one = self.addresses[first] + self.sizes[first]
+            if next_one != self.addresses[first + 1]:  # as most often
+                return None
+            ends = self.addresses[first : last - 1] + self.sizes[first : last - 1]
+            if (ends != self.addresses[first + 1 : last]).any():
+                return None
         memory = _Memory(
             int(self.addresses[first]), (stop - start, self.num_items), self.dtype, self.owner
         )
@@ -124,14 +109,32 @@ class Rows:
         """dtype[stop - start, num_items]: rows copied, at an address that is a multiple of 64."""
         first, last = self._piece(start), self._piece(stop)
         shape = (stop - start, self.num_items)
-        if last == first:
+        count = last - first
+        if not count:
             return np.empty(shape, self.dtype)
+        offsets = np.empty(2 * count + 1, np.int64)
+        starts, ends = offsets[:-1:2], offsets[1::2]
+        np.subtract(self.addresses[first:last], _LOWEST, out=starts)
+        np.add(starts, self.sizes[first:last], out=ends)
+        # Arrow sets aside as many bytes for a value as the values have on average, which it works
+        # out from the first and the last offset. It is told an average by which all pieces just
+        # fit: with less it would copy them once more, into a buffer of twice the size.
+        num_bytes = math.prod(shape) * self.dtype.itemsize
+        offsets[-1] = offsets[0] + 2 * num_bytes + 1
+        pieces = pa.Array.from_buffers(
+            pa.large_binary(), 2 * count, [None, pa.py_buffer(offsets), _MEMORY]
+        )
         function, options = _take()
-        taken = function.call([self._pieces, self._numbers.slice(first, last - first)], options)
+        taken = function.call([pieces, _even_numbers(count)], options)
         return np.ndarray(shape, self.dtype, taken.buffers()[2])
 
     def _piece(self, row: int) -> int:
         return row if self.first_piece is None else int(self.first_piece[row])
+
+
+@functools.lru_cache(maxsize=4)  # most copies are of as many pieces as the one before
+def _even_numbers(count: int) -> pa.Array:
+    return number_array(np.arange(0, 2 * count, 2))
 
 
 @functools.cache

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -184,16 +185,37 @@ def test_large_and_small_pieces_from_high_to_low_addresses() -> None:
     assert np.array_equal(rows.copy(1, 2), expected[1:])
 
 
-def test_copies_are_as_large_as_what_they_hold() -> None:
-    import pyarrow as pa
-
+@pytest.mark.parametrize("few", [0, 500])
+def test_a_copy_takes_no_more_memory_than_it_holds(few: int) -> None:
+    """Also where some rows have many pieces and others one, or all but a few have one."""
     array = np.arange(1 << 20, dtype=np.uint16)
-    starts = [0, (1 << 20) - 512, 7, 9000]
-    rows = one_piece_rows(array, starts, 512)
-    before = pa.total_allocated_bytes()
-    kept = [rows.copy(0, 4) for _ in range(10)]
-    used = pa.total_allocated_bytes() - before
-    assert len(kept) * 4096 <= used <= len(kept) * 3 * 4096
+    counts = np.array([1] * (1000 - few) + [64] * few + [2])
+    first_piece = np.append(0, counts.cumsum())
+    sizes = (2048 // counts).repeat(counts)
+    starts = np.random.default_rng(0).integers(0, len(array) - 1024, len(sizes))
+    rows = Rows(
+        array.ctypes.data + 2 * starts,
+        sizes,
+        num_items=1024,
+        dtype=array.dtype,
+        owner=array,
+        first_piece=first_piece,
+    )
+    pool = pa.default_memory_pool()
+    for start, stop in ((0, 1001), (0, 400), (600, 1001), (998, 1001), (999, 1000)):
+        # From here on, more is more than there ever was.
+        filler = pa.allocate_buffer(pool.max_memory() - pool.bytes_allocated())
+        before = pool.max_memory()
+        copied = rows.copy(start, stop)
+        pieces = slice(first_piece[start], first_piece[stop])
+        # Arrow also has a number of 8 bytes and a bit for each piece.
+        most = copied.nbytes + 9 * (pieces.stop - pieces.start) + 1024
+        assert copied.nbytes <= pool.max_memory() - before <= most
+        expected = [
+            array[s : s + n // 2] for s, n in zip(starts[pieces], sizes[pieces], strict=True)
+        ]
+        assert np.array_equal(copied.ravel(), np.concatenate(expected))
+        del copied, filler
 
 
 @pytest.mark.parametrize("address_bits", [0, 1])
