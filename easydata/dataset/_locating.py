@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 import numpy.typing as npt
 
 from easydata.dataset._shards import Shards
-from easydata.loader.rows import Pieces, split_runs
+from easydata.loader.regions import Regions
+from easydata.loader.rows import Pieces
 
 __all__ = ["TokenMemory"]
 
@@ -33,7 +36,7 @@ class TokenMemory:
     def locate(self, starts: Int64Array, lengths: Int64Array | int) -> Pieces:
         """As `TokenSource.locate`; the runs lie within the stream."""
         shards = self._shards
-        runs = split_runs(shards.ledger.first_tokens, starts, lengths)
+        runs = self._regions.split(starts, lengths)
         sizes = runs.lengths * self._itemsize
         addresses, owner = self._addresses(shards.token_column, runs.regions)
         addresses += runs.starts * self._itemsize
@@ -53,12 +56,21 @@ class TokenMemory:
             row_items: items in each row.
             itemsize: bytes in an item.
         """
-        first_rows = self._shards.ledger.first_rows
-        batches = first_rows.searchsorted(rows, side="right") - 1
+        batches = self._row_regions.find(rows)
         addresses, owner = self._addresses(column, batches)
         row_bytes = row_items * itemsize
-        addresses += (rows - first_rows[batches]) * row_bytes
+        addresses += (rows - self._shards.ledger.first_rows[batches]) * row_bytes
         return Pieces(addresses, np.full(len(rows), row_bytes), None, owner)
+
+    @cached_property
+    def _regions(self) -> Regions:
+        """Of tokens: the record batches."""
+        return Regions(self._shards.ledger.first_tokens)
+
+    @cached_property
+    def _row_regions(self) -> Regions:
+        """Of rows."""
+        return Regions(self._shards.ledger.first_rows)
 
     def _addresses(self, column: str, batches: Int64Array) -> tuple[Int64Array, object]:
         """int64[n]: where the first item of a column lies in these batches; and what keeps it

@@ -13,7 +13,8 @@ from easydata.errors import UsageError
 from easydata.fingerprint import fingerprint_strings
 from easydata.format.arrays import number_view
 from easydata.loader._checks import check_runs
-from easydata.loader.rows import Pieces, split_runs
+from easydata.loader.regions import Regions
+from easydata.loader.rows import Pieces
 
 if TYPE_CHECKING:
     import datasets
@@ -77,6 +78,10 @@ class HuggingFaceTokens:
         """Follows from the fingerprint that `datasets` gave the dataset, and the column."""
         return fingerprint_strings([self._fingerprint, self._name])
 
+    @cached_property
+    def _regions(self) -> Regions:
+        return Regions(self.first_tokens)
+
     def lengths(self) -> npt.NDArray[np.int64]:
         """int64[rows]: tokens in each row."""
         return self._lengths
@@ -84,7 +89,7 @@ class HuggingFaceTokens:
     def locate(self, starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64] | int) -> Pieces:
         """See `TokenSource.locate`."""
         check_runs(starts, lengths, self.num_tokens)
-        runs = split_runs(self.first_tokens, starts, lengths)
+        runs = self._regions.split(starts, lengths)
         itemsize = self.dtype.itemsize
         # A run without tokens may begin where the stream ends, after the last region.
         addresses = self._addresses.take(runs.regions, mode="clip") + runs.starts * itemsize

@@ -20,9 +20,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from easydata.format.arrays import number_array
-from easydata.loader.packing_segments import ranges
 
-__all__ = ["Pieces", "Rows", "empty_aligned", "fill_rows", "split_runs"]
+__all__ = ["Pieces", "Rows", "empty_aligned", "fill_rows"]
 
 # No array begins so low, and no 64-bit system gives programs addresses as high as the end.
 _LOWEST = 64
@@ -187,12 +186,13 @@ def fill_rows(
     elif runs_in_row is not None:
         before = np.append(0, counts.cumsum())[np.append(0, runs_in_row.cumsum())]
         counts = np.diff(before)
+    first_piece = None if counts is None else np.append(0, counts.cumsum())
     owner = pieces.owner
     row_bytes = num_items * dtype.itemsize
-    if counts is None:
+    if first_piece is None:
         missing = row_bytes - sizes
     else:
-        missing = row_bytes - np.diff(np.append(0, sizes.cumsum())[np.append(0, counts.cumsum())])
+        missing = row_bytes - np.diff(np.append(0, sizes.cumsum()).take(first_piece))
     short = np.flatnonzero(missing)
     if len(short) and (pad_id is None or missing.min() < 0):
         # A copy of them would be filled up with whatever there is.
@@ -202,11 +202,12 @@ def fill_rows(
         )
     if len(short):
         padding = np.full(num_items, pad_id, dtype)
-        ends = np.arange(1, len(sizes) + 1) if counts is None else counts.cumsum()
+        if first_piece is None:
+            first_piece = np.arange(len(sizes) + 1)
+        ends = first_piece[1:]
         addresses = np.insert(addresses, ends[short], padding.ctypes.data)
         sizes = np.insert(sizes, ends[short], missing[short])
-        counts = np.ones(len(ends), np.int64) if counts is None else counts.copy()
-        counts[short] += 1
+        first_piece = first_piece + np.searchsorted(short, np.arange(len(first_piece)))
         owner = (owner, padding)
     return Rows(
         addresses,
@@ -214,55 +215,8 @@ def fill_rows(
         num_items=num_items,
         dtype=dtype,
         owner=owner,
-        first_piece=None if counts is None else np.append(0, counts.cumsum()),
+        first_piece=first_piece,
     )
-
-
-class SplitRuns(NamedTuple):
-    """Runs of a stream, cut where regions of it end.
-
-    Attributes:
-        regions: int64[pieces], the region of each piece.
-        starts: int64[pieces], its first token, from the start of the region.
-        lengths: int64[pieces], its tokens.
-        counts: int64[runs], how many pieces each run is; None if every run is one.
-    """
-
-    regions: npt.NDArray[np.int64]
-    starts: npt.NDArray[np.int64]
-    lengths: npt.NDArray[np.int64]
-    counts: npt.NDArray[np.int64] | None
-
-
-def split_runs(
-    first_tokens: npt.NDArray[np.int64],
-    starts: npt.NDArray[np.int64],
-    lengths: npt.NDArray[np.int64] | int,
-) -> SplitRuns:
-    """Cut runs of a stream where the regions end that it consists of.
-
-    Args:
-        first_tokens: int64[regions + 1], the first token of each region, and how many there are.
-        starts: int64[runs], the first token of each run; all lie within the stream.
-        lengths: int64[runs], tokens in each, or in all.
-    """
-    ends = starts + lengths
-    regions = first_tokens[:-1].searchsorted(starts, side="right") - 1
-    local, sizes = starts - first_tokens.take(regions), ends - starts
-    split = np.flatnonzero(ends > first_tokens.take(regions + 1))
-    if not len(split):
-        return SplitRuns(regions, local, sizes, None)
-    # Few are: only for them it is worked out where the pieces lie.
-    counts = np.ones(len(starts), np.int64)
-    counts[split] = spans = first_tokens.searchsorted(ends[split]) - regions[split]
-    among = ranges(regions[split], spans)
-    first = np.maximum(starts[split].repeat(spans), first_tokens[among])
-    last = np.minimum(ends[split].repeat(spans), first_tokens[among + 1])
-    pieces = ranges((counts.cumsum() - counts)[split], spans)
-    regions, local, sizes = (array.repeat(counts) for array in (regions, local, sizes))
-    regions[pieces], local[pieces] = among, first - first_tokens[among]
-    sizes[pieces] = last - first
-    return SplitRuns(regions, local, sizes, counts)
 
 
 def empty_aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:

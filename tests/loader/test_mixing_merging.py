@@ -16,7 +16,8 @@ from easydata.loader.data_loader import DataLoader
 from easydata.loader.merging import group_by_source, merge_rows, ranks_in_source
 from easydata.loader.mixing import Mixture
 from easydata.loader.packing import pack
-from easydata.loader.rows import Pieces, Rows, split_runs
+from easydata.loader.regions import Regions
+from easydata.loader.rows import Pieces, Rows
 from easydata.loader.samples import ConcatSamples
 from easydata.loader.walk import MixtureWalk, Place
 
@@ -37,7 +38,7 @@ class Scattered(ArrayTokens):
         self.starts = (sizes.cumsum() - sizes)[::-1]
 
     def locate(self, starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64] | int) -> Pieces:
-        runs = split_runs(self.first_tokens, starts, lengths)
+        runs = Regions(self.first_tokens).split(starts, lengths)
         itemsize = self.memory.itemsize
         addresses = self.memory.ctypes.data + (self.starts[runs.regions] + runs.starts) * itemsize
         return Pieces(addresses, runs.lengths * itemsize, runs.counts, self.memory)
