@@ -23,7 +23,7 @@ __all__ = ["Call", "in_parts", "thread_count"]
 Result = TypeVar("Result")
 Items = npt.NDArray[np.int64]
 
-_MOST = 4  # for each that copies, Arrow's allocator keeps up to 32 MB
+_MOST = 4  # for each that copies, Arrow's allocator keeps more memory
 _pool: ThreadPoolExecutor | None = None
 
 
