@@ -90,9 +90,13 @@ def in_parts(function: Callable[[Items], object], items: Items, least: int) -> N
     count = min(thread_count(), max(len(items) // least, 1))
     mine, *others = np.array_split(items, count)
     calls = [Call(partial(function, part)) for part in others]
-    function(mine)
-    for call in calls:
-        call.result()
+    try:
+        function(mine)
+        for call in calls:
+            call.result()
+    finally:
+        for call in calls:
+            call.cancel()
 
 
 def _threads() -> ThreadPoolExecutor:

@@ -168,3 +168,20 @@ def test_what_a_part_raises() -> None:
 
     with pytest.raises(ValueError, match="nine"):
         in_parts(function, np.arange(10), 1)
+
+
+@pytest.mark.usefixtures("cores")
+def test_after_an_error_no_other_part_begins() -> None:
+    begun: list[int] = []
+
+    def function(part: np.ndarray) -> None:
+        begun.append(int(part[0]))
+        raise ValueError(f"from {part[0]}")
+
+    with Busy(), pytest.raises(ValueError, match="from 0"):
+        in_parts(function, np.arange(10), 1)
+    later = threading.Event()
+    kept = Call(later.set)
+    assert later.wait(10)
+    assert kept.result() is None
+    assert begun == [0]

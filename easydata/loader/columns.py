@@ -18,7 +18,8 @@ __all__ = ["IGNORED", "Columns"]
 # What the losses of PyTorch and HuggingFace leave out.
 IGNORED = -100
 _SEGMENTS = ("segment_ids", "positions")
-_ALL = ("input_ids", *_SEGMENTS, "loss_mask", "labels", "document_ids")
+_DERIVED = ("loss_mask", "labels")
+_ALL = ("input_ids", *_SEGMENTS, *_DERIVED, "document_ids")
 
 
 class Columns:
@@ -77,10 +78,18 @@ class Columns:
         return self.names is not None and "document_ids" in self.names
 
     def needed(self, stored: Collection[str]) -> list[str] | None:
-        """Which of the arrays that a source has must be read; None for all."""
+        """Which of the arrays that a source has must be read; None for all.
+
+        Raises:
+            UsageError: one that is asked for is not there and does not follow from others.
+        """
         if self.names is None:
             return None
         wanted = {*self.names}
+        found = dict.fromkeys(["input_ids", *stored])
+        for name in self.names:
+            if name not in found and name not in _DERIVED:
+                raise _missing(name, found)
         if "labels" in wanted:
             wanted |= {"segment_ids", "loss_mask"}
         if "loss_mask" in wanted and "loss_mask" not in stored:
@@ -105,10 +114,14 @@ class Columns:
             segments = arrays.get("segment_ids")
             ids = arrays["input_ids"]
             return np.ones(ids.shape, np.bool_) if segments is None else segments != 0
-        raise UsageError(
-            f"the samples have no {name}, only {', '.join(arrays)}; pack the documents with it, or "
-            "leave it out of columns."
-        )
+        raise _missing(name, arrays)
+
+
+def _missing(name: str, found: Iterable[str]) -> UsageError:
+    return UsageError(
+        f"the samples have no {name}, only {', '.join(found)}; pack the documents with it, or "
+        "leave it out of columns."
+    )
 
 
 def _cast(ids: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:

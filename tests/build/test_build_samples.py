@@ -290,3 +290,16 @@ def test_the_loader_reads_them(tmp_path):
     ds = make(tmp_path, seq_len=32)
     found = [batch["input_ids"] for batch in ds.loader(4, shuffle=False, epochs=1, drop_last=False)]
     assert np.array_equal(np.concatenate(found), ids(ds))
+
+
+def test_a_loader_refuses_at_once_what_is_not_stored(tmp_path):
+    ds = make(tmp_path, seq_len=32)
+    with pytest.raises(ed.UsageError, match="samples have no segment_ids, only input_ids; pack"):
+        ds.loader(4, columns=["segment_ids"])
+    batch = next(iter(ds.loader(4, columns=["labels", "loss_mask"])))
+    assert sorted(batch) == ["input_ids", "labels", "loss_mask"]
+    options: dict[str, Any] = {"pack": "greedy", "pad_token": 0, "segment_ids": True}
+    packed = make(tmp_path, out=tmp_path / "packed", seq_len=32, **options)
+    assert "segment_ids" in next(iter(packed.loader(4, columns=["segment_ids"])))
+    with pytest.raises(ed.UsageError, match="have no document_ids, only input_ids, segment_ids"):
+        packed.loader(4, columns=["document_ids"])
