@@ -2,17 +2,25 @@
 
 They are worth it for what lets go of the interpreter's lock for a millisecond or so, as hashing
 and copying of megabytes do: to hand over a piece takes about a tenth of that. With the thread that
-asks there are as many as Arrow takes for its own work: `pyarrow.set_cpu_count` sets both.
+asks there are as many as Arrow takes for its own work, but four at most: `pyarrow.set_cpu_count`
+sets both.
+
+`concurrent.futures` is not used: some of its locks are written in Python, and Ctrl-C on the way in
+or out of one keeps it held, for every later call of the process. All that is shared here is a
+`SimpleQueue`, which is written in C.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
+import threading
+import weakref
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from typing import Generic, TypeVar
+from queue import SimpleQueue
+from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +32,6 @@ Result = TypeVar("Result")
 Items = npt.NDArray[np.int64]
 
 _MOST = 4  # for each that copies, Arrow's allocator keeps more memory
-_pool: ThreadPoolExecutor | None = None
 
 
 def thread_count() -> int:
@@ -33,7 +40,9 @@ def thread_count() -> int:
 
 
 class Call(Generic[Result]):
-    """A call that a thread which stands by makes, unless the result is asked for before."""
+    """A call that a thread which stands by makes, unless the result is asked for before: by one
+    thread at a time.
+    """
 
     def __init__(self, function: Callable[[], Result]) -> None:
         """
@@ -42,11 +51,15 @@ class Call(Generic[Result]):
                 forked child whose parent's thread had begun it.
         """
         self._function = function
+        self._begin()
+        _threads().queue.put(weakref.ref(self))
+
+    def _begin(self) -> None:
         self._pid = os.getpid()
-        self._future: Future[Result] | None = None
-        # No thread begins any more as the interpreter exits: it is called when asked for.
-        with suppress(RuntimeError):
-            self._future = _threads().submit(function)
+        self._claim, self._unfinished = threading.Lock(), threading.Lock()
+        self._unfinished.acquire()
+        self._value: Result | None = None
+        self._error: BaseException | None = None
 
     def result(self) -> Result:
         """What the function returns, or raises.
@@ -55,34 +68,50 @@ class Call(Generic[Result]):
         calls itself.
         """
         self.make()
-        assert self._future is not None
-        return self._future.result()
+        with self._unfinished:
+            pass
+        try:
+            if self._error is not None:
+                raise self._error
+            return cast("Result", self._value)
+        finally:
+            del self  # which the traceback of the error would keep alive
 
-    def make(self) -> bool:
-        """Make it here and now; False if it was made before, or a thread is at it."""
+    def make(self, *, caught: type[BaseException] = Exception) -> bool:
+        """Make it here and now; False if it was made before, or a thread is at it.
+
+        Args:
+            caught: what `result` raises. Anything else, as an interrupt, is raised here, and the
+                call is as if it had not begun.
+        """
         if not self.cancel():
             return False
-        self._pid = os.getpid()
-        self._future = Future()
         try:
-            self._future.set_result(self._function())
-        except Exception as error:  # noqa: BLE001 - whatever it is, `result` raises it
-            self._future.set_exception(error)
+            self._value = self._function()
+        except caught as error:
+            self._error = error
+        except BaseException:
+            self._claim.release()
+            raise
+        self._unfinished.release()
         return True
 
     def cancel(self) -> bool:
-        """Have no thread make it; False if one has begun, or it was made."""
-        # A forked child has none of the threads, and a lock that one of them may have held.
-        return self._future is None or self._pid != os.getpid() or self._future.cancel()
+        """Have nobody else make it; False if one has begun, or it was made."""
+        if self._pid != os.getpid():
+            # A forked child has none of the threads, and a lock that one of them may have held.
+            self._begin()
+        return self._claim.acquire(blocking=False)
 
     @property
     def is_under_way(self) -> bool:
         """Whether a thread is at it."""
-        return self._future is not None and self._future.running()
+        return self._claim.locked() and self._unfinished.locked()
 
 
 def in_parts(function: Callable[[Items], object], items: Items, least: int) -> None:
-    """Call the function with parts of an array at once, each of `least` items if there are so many.
+    """Call the function with parts of an array at once, of at least `least` items if there are so
+    many.
 
     Raises:
         Exception: whatever a call raised.
@@ -99,19 +128,66 @@ def in_parts(function: Callable[[Items], object], items: Items, least: int) -> N
             call.cancel()
 
 
-def _threads() -> ThreadPoolExecutor:
-    global _pool  # noqa: PLW0603 - one for the process
-    if _pool is None:
-        # Of two that are made at once, one is dropped, and its threads end with their calls.
-        _pool = ThreadPoolExecutor(max(thread_count() - 1, 1), "easydata")
-    return _pool
+class _Threads:
+    """Some threads that make the calls in a queue."""
+
+    def __init__(self, count: int) -> None:
+        self.queue: SimpleQueue[weakref.ref[Call[Any]] | None] = SimpleQueue()
+        # Daemons, or the interpreter would wait for them before it calls `_end`.
+        self._threads = [
+            threading.Thread(target=_work, args=(self.queue,), name=f"easydata-{i}", daemon=True)
+            for i in range(count)
+        ]
+        # Where no more threads can be started, calls are made when their results are asked for.
+        with suppress(RuntimeError):
+            for thread in self._threads:
+                thread.start()
+
+    def end(self, *, waits: bool) -> None:
+        """Have them end after the calls that they were given."""
+        for _ in self._threads:
+            self.queue.put(None)
+        for thread in self._threads:
+            if waits and thread.is_alive():
+                thread.join()
+
+
+def _work(queue: SimpleQueue[weakref.ref[Call[Any]] | None]) -> None:
+    while (reference := queue.get()) is not None:
+        call = reference()
+        if call is not None:
+            call.make(caught=BaseException)
+        del call  # and with it the result, if nobody wants it any more
+
+
+_now: dict[int, _Threads] = {}  # one at most, by how many threads it has
+
+
+def _threads() -> _Threads:
+    count = max(thread_count() - 1, 1)
+    found = _now.get(count)
+    if found is None:
+        # Of two that are made at once, one is not used.
+        found = _Threads(count)
+        others = [*_now.values()]
+        _now.clear()
+        _now[count] = found
+        for other in others:
+            other.end(waits=False)
+    return found
+
+
+def _end() -> None:
+    """As the interpreter exits: a thread must not come back from Arrow after it."""
+    for threads in _now.values():
+        threads.end(waits=True)
 
 
 def _start_over() -> None:
     """In a forked child: the threads are not there."""
-    global _pool  # noqa: PLW0603 - one for the process
-    _pool = None
+    _now.clear()
 
 
+atexit.register(_end)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_start_over)

@@ -7,17 +7,13 @@ from contextlib import contextmanager
 
 import pyarrow as pa
 
-from easydata import _threads
-
 
 @contextmanager
 def arrow_threads(count: int) -> Iterator[None]:
     """So many, one of which is the one that asks."""
     before = pa.cpu_count()
     pa.set_cpu_count(count)
-    _threads._start_over()
     try:
         yield
     finally:
         pa.set_cpu_count(before)
-        _threads._start_over()

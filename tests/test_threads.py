@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 
 import numpy as np
@@ -185,3 +187,116 @@ def test_after_an_error_no_other_part_begins() -> None:
     assert later.wait(10)
     assert kept.result() is None
     assert begun == [0]
+
+
+@pytest.mark.usefixtures("cores")
+def test_what_is_no_error_is_raised_here_and_the_call_may_be_made_again() -> None:
+    calls: list[int] = []
+
+    def function() -> str:
+        calls.append(1)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return "made"
+
+    with Busy():
+        call = Call(function)
+        with pytest.raises(KeyboardInterrupt):
+            call.make()
+        assert not call.is_under_way
+        assert call.result() == "made"
+        assert call.result() == "made"
+    assert len(calls) == 2
+
+
+@pytest.mark.usefixtures("cores")
+def test_whatever_is_raised_on_another_thread_comes_with_the_result() -> None:
+    begun = threading.Event()
+
+    def function() -> None:
+        begun.set()
+        sys.exit(3)
+
+    call = Call(function)
+    assert begun.wait(10)
+    with pytest.raises(SystemExit):
+        call.result()
+    later = threading.Event()
+    kept = Call(later.set)  # by the same thread
+    assert later.wait(10)
+    assert kept.result() is None
+
+
+@pytest.mark.usefixtures("cores")
+def test_a_call_that_nobody_holds_any_more_is_not_made() -> None:
+    calls: list[int] = []
+    with Busy():
+        Call(lambda: calls.append(1))
+    later = threading.Event()
+    kept = Call(later.set)
+    assert later.wait(10)
+    assert kept.result() is None
+    assert calls == []
+
+
+@pytest.mark.usefixtures("cores")
+def test_a_result_that_nobody_wants_any_more_is_let_go() -> None:
+    result = weakref.WeakSet[threading.Event]()
+
+    def function() -> threading.Event:
+        found = threading.Event()
+        result.add(found)
+        return found
+
+    call = Call(function)
+    call.result()
+    assert len(result) == 1
+    del call
+    with Busy():  # the thread is done with it
+        gc.collect()
+        assert len(result) == 0
+
+
+def test_where_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    calls: list[int] = []
+    with arrow_threads(3):
+        monkeypatch.setattr(threading.Thread, "start", start)
+        call = Call(lambda: calls.append(7))
+        assert call.result() is None
+    monkeypatch.undo()
+    with arrow_threads(2):
+        assert Call(lambda: 8).result() == 8
+    assert calls == [7]
+
+
+def test_as_many_threads_as_arrow_has() -> None:
+    for count in (2, 4, 2, 7):
+        with arrow_threads(count):
+            here = threading.Barrier(min(count, 4))
+            calls = [Call(here.wait) for _ in range(min(count, 4) - 1)]
+            here.wait(10)  # all are under way at once
+            for call in calls:
+                call.result()
+
+
+def test_the_interpreter_exits_after_a_call_that_is_under_way() -> None:
+    program = """
+import threading, time
+from easydata._threads import Call
+import pyarrow
+pyarrow.set_cpu_count(2)
+begun = threading.Event()
+def function():
+    begun.set()
+    time.sleep(0.5)
+    print("done", flush=True)
+call = Call(function)
+begun.wait()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, timeout=60, capture_output=True, text=True
+    )
+    assert (done.stdout, done.stderr) == ("done\n", "")
