@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from easydata._lazy import cached_property
 from easydata.build.sample_options import DOCUMENTS
 from easydata.build.sources_changed import source_differences
 from easydata.errors import DatasetError, OutputExistsError

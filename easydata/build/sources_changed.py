@@ -6,10 +6,10 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import PurePath
 from typing import Any, Literal
 
+from easydata._lazy import cached_property
 from easydata.fingerprint import FileStamp, HashMode
 from easydata.sources import Source, type_and_codec
 

@@ -7,13 +7,13 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cached_property
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from easydata._lazy import cached_property
 from easydata.format.arrays import number_view
 
 __all__ = ["DecodeAhead", "OpenBatch", "row_bytes"]

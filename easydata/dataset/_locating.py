@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import numpy as np
 import numpy.typing as npt
 
@@ -33,11 +31,16 @@ class TokenMemory:
         # Of each column of a mapped dataset, int64[batches]: where its first item lies, once the
         # batch was opened. The map lives as long as the shards do.
         self._tables: dict[str, Int64Array] = {}
+        # Made when first needed. `cached_property` would hold a lock that a fork may copy.
+        self._tokens: Regions | None = None
+        self._rows: Regions | None = None
 
     def locate(self, starts: Int64Array, lengths: Int64Array | int) -> Pieces:
         """As `TokenSource.locate`; the runs lie within the stream."""
         shards = self._shards
-        runs = self._regions.split(starts, lengths)
+        if self._tokens is None:
+            self._tokens = Regions(shards.ledger.first_tokens)
+        runs = self._tokens.split(starts, lengths)
         sizes = runs.lengths * self._itemsize
         addresses, owner = self._addresses(shards.token_column, runs.regions)
         addresses += runs.starts * self._itemsize
@@ -57,36 +60,29 @@ class TokenMemory:
             row_items: items in each row.
             itemsize: bytes in an item.
         """
-        batches = self._row_regions.find(rows)
+        first_rows = self._shards.ledger.first_rows
+        if self._rows is None:
+            self._rows = Regions(first_rows)
+        batches = self._rows.find(rows)
         addresses, owner = self._addresses(column, batches)
         row_bytes = row_items * itemsize
-        addresses += (rows - self._shards.ledger.first_rows[batches]) * row_bytes
+        addresses += (rows - first_rows[batches]) * row_bytes
         return Pieces(addresses, np.full(len(rows), row_bytes), None, owner)
-
-    @cached_property
-    def _regions(self) -> Regions:
-        """Of tokens: the record batches."""
-        return Regions(self._shards.ledger.first_tokens)
-
-    @cached_property
-    def _row_regions(self) -> Regions:
-        """Of rows."""
-        return Regions(self._shards.ledger.first_rows)
 
     def _addresses(self, column: str, batches: Int64Array) -> tuple[Int64Array, object]:
         """int64[n]: where the first item of a column lies in these batches; and what keeps it
-        there. A run without tokens may be of the batch after the last.
+        there.
         """
         table = self._tables.get(column)
         if table is None:
             table = np.zeros(len(self._shards.ledger.batch_offsets), np.int64)
             if self._shards.is_mapped:
                 table = self._tables.setdefault(column, table)
-        found = table.take(batches, mode="clip")
+        found = table.take(batches)
         if found.all():
             return found, self._shards
         # np.unique would import numpy.ma: 15 ms, where all of opening takes 3.
-        missing = np.array(sorted(set(np.minimum(batches[found == 0], len(table) - 1).tolist())))
+        missing = np.array(sorted(set(batches[found == 0].tolist())))
         owners: list[object] = []
 
         def open_batches(some: Int64Array) -> None:
@@ -99,5 +95,5 @@ class TokenMemory:
             in_parts(open_batches, missing, least=2)
         else:
             open_batches(missing)
-        found = table.take(batches, mode="clip")
+        found = table.take(batches)
         return found, self._shards if self._shards.is_mapped else owners

@@ -5,7 +5,6 @@ from __future__ import annotations
 import bisect
 import operator
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from easydata._lazy import cached_property
 from easydata.dataset._lineage import Lineage, lineage_of
 from easydata.dataset._locating import TokenMemory
 from easydata.dataset._shards import Shards, Verify

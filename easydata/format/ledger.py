@@ -15,7 +15,6 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,6 +23,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from easydata._fs import publish_bytes
+from easydata._lazy import cached_property
 from easydata.errors import CorruptShardError, FormatVersionError
 from easydata.fingerprint import fingerprint_bytes
 from easydata.format.alignment import message_header_bytes

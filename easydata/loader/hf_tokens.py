@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from easydata._lazy import cached_property
 from easydata.errors import UsageError
 from easydata.fingerprint import fingerprint_strings
 from easydata.format.arrays import number_view
@@ -67,6 +67,7 @@ class HuggingFaceTokens:
             self._lengths = sizes = _joined([found.lengths for found in lists])[rows]
             self._addresses = starts[rows]
         self.first_tokens = np.append(0, sizes.cumsum())
+        self._regions = Regions(self.first_tokens)
 
     @property
     def num_tokens(self) -> int:
@@ -78,10 +79,6 @@ class HuggingFaceTokens:
         """Follows from the fingerprint that `datasets` gave the dataset, and the column."""
         return fingerprint_strings([self._fingerprint, self._name])
 
-    @cached_property
-    def _regions(self) -> Regions:
-        return Regions(self.first_tokens)
-
     def lengths(self) -> npt.NDArray[np.int64]:
         """int64[rows]: tokens in each row."""
         return self._lengths
@@ -91,8 +88,7 @@ class HuggingFaceTokens:
         check_runs(starts, lengths, self.num_tokens)
         runs = self._regions.split(starts, lengths)
         itemsize = self.dtype.itemsize
-        # A run without tokens may begin where the stream ends, after the last region.
-        addresses = self._addresses.take(runs.regions, mode="clip") + runs.starts * itemsize
+        addresses = self._addresses.take(runs.regions) + runs.starts * itemsize
         return Pieces(addresses, runs.lengths * itemsize, runs.counts, self._owner)
 
 

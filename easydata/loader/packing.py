@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from easydata._lazy import cached_property
 from easydata.errors import UsageError
 from easydata.fingerprint import fingerprint_json
 from easydata.loader._checks import check_lengths, check_numbers, check_pad_id, has_all

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import operator
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from easydata._lazy import cached_property
 from easydata.errors import UsageError
 from easydata.fingerprint import Hasher, fingerprint_json
 from easydata.loader._checks import (

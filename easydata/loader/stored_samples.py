@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from easydata._lazy import cached_property
 from easydata.errors import UsageError
 from easydata.fingerprint import fingerprint_json
 from easydata.loader._checks import check_numbers

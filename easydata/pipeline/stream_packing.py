@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from easydata._lazy import cached_property
 from easydata.errors import UsageError
 from easydata.loader.array_tokens import ArrayTokens
 from easydata.loader.packing import PackedSamples, pack

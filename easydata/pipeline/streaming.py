@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
+from easydata._lazy import cached_property
 from easydata.build.prepare import check_request, prepare_job
 from easydata.build.sources_changed import stamp_text
 from easydata.build.streamed import local_engine, stream_batches

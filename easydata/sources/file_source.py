@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
+from easydata._lazy import cached_property
 from easydata.errors import SourceError
 from easydata.fingerprint.files import FileStamp
 from easydata.sources.blocks import Block

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from easydata._lazy import cached_property
 from easydata.errors import SourceError
 from easydata.fingerprint import Hasher
 from easydata.sources.blocks import BadRow, Fields, RawRows, Rows
