@@ -22,13 +22,13 @@ _DECODED_SAMPLES = 2048
 _DECODED_BYTES = 8 << 20
 # Those of other hosts and workers, which a mixture goes through, too, are so many at most.
 _WALKED_SAMPLES = 1 << 16
-# Several small batches are read in one call. To hand over smaller groups takes a tenth of the time;
-# larger ones take no less time, and more memory.
+# Several small batches, of so much `input_ids`, are read in one call. To hand over smaller groups
+# takes a tenth of the time; larger ones take no less time, and more memory.
 _READ_BYTES = 4 << 20
-# Threads copy so many of these groups before it is their turn, unless that takes more memory. With
-# two instead, threads wait for each other; four take no less time, and more memory.
+# So many of these groups are there at once, one of them handed out, unless that takes more memory.
+# With two instead, threads wait for each other; four take no less time, and more memory.
 _GROUPS_AHEAD = 3
-_AHEAD_BYTES = 48 << 20
+_AHEAD_BYTES = 96 << 20  # of all arrays
 _HANDED_BYTES = 1 << 20  # to copy less takes no longer than to hand it over
 
 
@@ -104,11 +104,20 @@ def read_batches(
         with closing(ahead):
             yield from ahead
         return
-    at_once = max(_READ_BYTES // (rows * sample_bytes), 1) if may_group else 1
+    first = next(locate_batches(chosen, pace, threads=1), None)
+    if first is None:
+        return
+    batches = _read(first, finish)  # one, which says how large they are
+    arrays = batches[0].arrays
+    ids_bytes, batch_bytes = arrays["input_ids"].nbytes, sum(a.nbytes for a in arrays.values())
+    del first, arrays  # what it keeps decoded is free for the next ones
+    yield batches
+    del batches
+    most = _AHEAD_BYTES // _GROUPS_AHEAD
+    at_once = max(min(_READ_BYTES // ids_bytes, most // batch_bytes), 1) if may_group else 1
     # Decoded sources have threads of their own; several workers are as good as several threads.
     threads = thread_count() if is_copied and is_mapped and share.workers == 1 else 1
-    group_bytes = at_once * rows * sample_bytes
-    if not _HANDED_BYTES <= group_bytes <= _AHEAD_BYTES // _GROUPS_AHEAD:
+    if not _HANDED_BYTES <= at_once * batch_bytes <= most:
         threads = 1
     groups = _groups(locate_batches(chosen, pace, threads=threads), at_once, is_copied=is_copied)
     yield from _read_in_turn(groups, finish, threads=threads)

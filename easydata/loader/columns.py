@@ -96,12 +96,22 @@ class Columns:
             wanted.add("segment_ids")
         return [name for name in stored if name in wanted]
 
-    def finish(self, arrays: Arrays) -> Arrays:
-        """What a batch holds, from what a source gave."""
+    def finish(self, arrays: Arrays, *, is_own: bool = False) -> Arrays:
+        """What a batch holds, from what a source gave.
+
+        Args:
+            arrays: of the samples.
+            is_own: whoever reads the batch may write to it: what is a read-only view is copied.
+        """
         if self.names is not None and arrays.keys() != {*self.names}:
             arrays = {name: self._array(name, arrays) for name in self.names}
         if self.dtype is not None and arrays["input_ids"].dtype != self.dtype:
             arrays = arrays | {"input_ids": _cast(arrays["input_ids"], self.dtype)}
+        if is_own and not all(array.flags.writeable for array in arrays.values()):
+            arrays = {
+                name: array if array.flags.writeable else _copy(array, array.dtype)
+                for name, array in arrays.items()
+            }
         return arrays
 
     def _array(self, name: str, arrays: Arrays) -> npt.NDArray[Any]:
@@ -133,9 +143,14 @@ def _cast(ids: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
                     f"dtype is {dtype.name}, but there is a token {token}; choose a type that "
                     "holds it."
                 )
-    cast = empty_aligned(ids.shape, dtype)
-    cast[...] = ids
-    return cast
+    return _copy(ids, dtype)
+
+
+def _copy(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """At an address that is a multiple of 64."""
+    copied = empty_aligned(array.shape, dtype)
+    copied[...] = array
+    return copied
 
 
 def _labels(arrays: Arrays) -> npt.NDArray[Any]:

@@ -204,7 +204,7 @@ class DataLoader:
             place: where to begin.
             worker: one of `workers` readers that take the batches of this host in turn.
             workers: how many readers there are.
-            reads_ahead: as `prefetch` says; else it begins to read a batch when it is asked for.
+            reads_ahead: as `prefetch` says; else not before the first batch was asked for.
         """
         rows = self._share.batch_size // self._share.hosts
         is_copied = self.shuffle is not False or is_mixture(self._source)
@@ -215,7 +215,7 @@ class DataLoader:
             return read_batches(
                 self._walk(place),
                 self._share._replace(worker=turn, workers=workers),
-                self.columns.finish,
+                partial(self.columns.finish, is_own=is_copied),
                 sample_bytes=self._sample_bytes,
                 # Every batch of those that are copied together begins at a multiple of 64 bytes.
                 may_group=hasattr(self._source, "dtype") and rows * self.seq_len % 64 == 0,

@@ -275,3 +275,19 @@ def test_a_mask_follows_from_stored_segments() -> None:
     ]
     assert Columns(["input_ids"], None).needed(Segments.sample_columns) == ["input_ids"]
     assert Columns(None, None).needed(Segments.sample_columns) is None
+
+
+@pytest.mark.parametrize("shuffle", [True, "block"])
+@pytest.mark.parametrize("options", [{}, {"prefetch": 2}, {"shard_count": 8}])
+def test_what_is_shuffled_is_always_a_copy(shuffle: Any, options: dict[str, Any]) -> None:
+    """Also where the samples of a batch happen to follow one another, as a single one does."""
+    ids = np.arange(8 * 64 * 20, dtype=np.uint16)
+    size = options.get("shard_count", 1)
+    loader = DataLoader(ArrayTokens(ids), size, 64, epochs=2, shuffle=shuffle, **options)
+    for batch in loader:
+        found = batch["input_ids"]
+        assert found.flags.writeable
+        assert found.ctypes.data % 64 == 0
+        found[:] = 0
+    assert loader.stats.views == 0
+    assert np.array_equal(ids, np.arange(8 * 64 * 20, dtype=np.uint16))

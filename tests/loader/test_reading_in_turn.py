@@ -315,14 +315,15 @@ def test_nothing_is_read_ahead_after_the_end(monkeypatch: pytest.MonkeyPatch) ->
     cancelled: list[bool] = []
     cancel = Call.cancel
 
-    def spied(call: Call[Any]) -> None:
+    def spied(call: Call[Any]) -> bool:
         cancelled.append(True)
-        cancel(call)
+        return cancel(call)
 
     monkeypatch.setattr(Call, "cancel", spied)
     reading = iter(loader(monkeypatch))
     for _ in range(60):
         next(reading)
+    cancelled.clear()
     reading.close()
     assert cancelled
 
@@ -347,14 +348,25 @@ def test_a_source_that_reads_is_read_by_one_thread(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "most"),
-    [(1 << 16, 4), (1 << 19, 4), ((1 << 19) + 1, 1), (1 << 20, 1), (40 * 8, 4), (17, 1)],
+    ("batch_size", "options", "most"),
+    [
+        (1 << 16, {}, 4),
+        (1 << 20, {}, 4),
+        ((1 << 20) + 1, {}, 1),
+        (1 << 21, {}, 1),
+        (40 * 8, {}, 4),
+        (17, {}, 1),
+        (1 << 18, {"dtype": "int64"}, 4),
+        ((1 << 18) + 1, {"dtype": "int64"}, 1),
+        (1 << 18, {"columns": ["labels"]}, 4),
+        (1 << 19, {"columns": ["labels"]}, 1),
+    ],
 )
 def test_large_and_small_batches_are_not_handed_over(
-    batch_size: int, most: int, monkeypatch: pytest.MonkeyPatch
+    batch_size: int, options: dict[str, Any], most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two megabytes each are, and 16, of which three are 48; more are not; several small ones that
-    are read in one call are, those that are read one by one are not.
+    """Two megabytes each are, and 32, of which three are 96, with all their arrays; more are not;
+    several small ones that are read in one call are, those that are read one by one are not.
     """
     seen = []
 
@@ -363,6 +375,33 @@ def test_large_and_small_batches_are_not_handed_over(
         return iter(())
 
     monkeypatch.setattr(batches, "_read_in_turn", spied)
-    tokens = np.zeros(batch_size * 16, np.uint16)
-    next(iter(ed.DataLoader(ed.ArrayTokens(tokens, fingerprint="0"), batch_size, 16)), None)
+    tokens = ed.ArrayTokens(np.zeros(batch_size * 16, np.uint16), fingerprint="0")
+    loader = ed.DataLoader(tokens, batch_size, 16, epochs=2, **options)
+    assert len(list(loader)) == 1
     assert seen == [most]
+
+
+@pytest.mark.parametrize("options", [{}, {"dtype": "int64"}])
+@pytest.mark.parametrize("columns", [None, ["segment_ids", "positions", "labels", "document_ids"]])
+def test_groups_hold_so_many_bytes(
+    options: dict[str, Any], columns: list[str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids, all_arrays = [], []
+
+    def spied(group: Any, finish: Any) -> list[batches.Batch]:
+        found = real_read(group, finish)
+        ids.append(sum(one.arrays["input_ids"].nbytes for one in found))
+        all_arrays.append(sum(a.nbytes for one in found for a in one.arrays.values()))
+        return found
+
+    real_read = batches._read
+    monkeypatch.setattr(batches, "_read", spied)
+    tokens = ed.ArrayTokens(
+        np.zeros(1 << 24, np.uint16), lengths=np.full(1 << 14, 1024), fingerprint="0"
+    )
+    for batch in ed.DataLoader(tokens, 32, 1024, epochs=1, columns=columns, **options):
+        del batch
+    most = batches._AHEAD_BYTES // batches._GROUPS_AHEAD
+    assert max(ids) <= batches._READ_BYTES
+    assert max(all_arrays) <= most
+    assert max(ids) > batches._READ_BYTES // 2 or max(all_arrays) > most // 2
