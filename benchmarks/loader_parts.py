@@ -49,19 +49,21 @@ def above_the_gather(ds: ed.TokenDataset, options: Options) -> Bar:
     above: list[float] = []
     threads = pa.cpu_count()
     pa.set_cpu_count(1)
-    with mock.patch.object(rows, "_take", timed_take):
-        for counts in options.rounds(20):
-            copying, batches = 0.0, 0
-            start = time.perf_counter()
-            for batch in ed.DataLoader(ds, _BATCH, _SEQ_LEN, shuffle=True, epochs=1):
-                batches += 1
-                del batch
-            seconds = time.perf_counter() - start
-            if not copying:
-                raise RuntimeError("The loader copies shuffled rows in another way than by _take.")
-            if counts:
-                above.append((seconds - copying) / batches * 1e6)
-    pa.set_cpu_count(threads)
+    try:
+        with mock.patch.object(rows, "_take", timed_take):
+            for counts in options.rounds(20):
+                copying, batches = 0.0, 0
+                start = time.perf_counter()
+                for batch in ed.DataLoader(ds, _BATCH, _SEQ_LEN, shuffle=True, epochs=1):
+                    batches += 1
+                    del batch
+                seconds = time.perf_counter() - start
+                if not copying:
+                    raise RuntimeError("The loader copies shuffled rows otherwise than by _take.")
+                if counts:
+                    above.append((seconds - copying) / batches * 1e6)
+    finally:
+        pa.set_cpu_count(threads)
     what = f"{_BATCH}×{_SEQ_LEN} shuffled, µs of a batch of one thread above copying its rows"
     return Bar(what, min(above), 8.0, False, _ISSUE)
 

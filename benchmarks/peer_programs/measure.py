@@ -76,6 +76,7 @@ def rates(
             reader = variant.open(where, shape)
             _check(name, variant, reader, shape, rows)
             readers[name] = None if variant.is_opened_anew else reader
+            del reader
         speeds: dict[str, list[float]] = {name: [] for name in sides}
         for seed, counts in enumerate(rounds):
             for name, (variant, where) in sides.items():

@@ -62,10 +62,16 @@ def as_samples(
     def one(data: Any) -> SampleSource:
         return _samples(data, seq_len, pack=pack, pad_token_id=pad_token_id, columns=columns)
 
+    def named(name: str, source: Any) -> SampleSource:
+        try:
+            return one(source)
+        except UsageError as error:
+            raise UsageError(f"source {name!r}: {error}") from error
+
     if isinstance(data, Mapping) and not hasattr(data, "with_format"):
         from easydata.loader.mixing import Mixture
 
-        return Mixture({name: one(source) for name, source in data.items()}, **mixing)
+        return Mixture({name: named(name, source) for name, source in data.items()}, **mixing)
     for name, shown in (("weights", "weights"), ("schedule", "weight_schedule")):
         if mixing[name] is not None:
             raise UsageError(f"{shown} is for several sources; give data as a dict of them.")

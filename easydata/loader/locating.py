@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from easydata._threads import Call
 from easydata.errors import EasyDataError
+from easydata.loader.merging import rows_of_ids
 from easydata.loader.protocols import LocatedSamples
 from easydata.loader.rows import Rows
 from easydata.loader.walk import Stretch, Walk
@@ -88,8 +89,8 @@ class Located(NamedTuple):
     def groups(self, size: int) -> Iterator[Located]:
         """The same batches, at most `size` together."""
         for first in range(0, len(self.ends), size):
-            last = min(first + size, len(self.ends))
-            yield self._replace(bounds=self.bounds[first : last + 1], ends=self.ends[first:last])
+            stop = first + size
+            yield self._replace(bounds=self.bounds[first : stop + 1], ends=self.ends[first:stop])
 
     @property
     def is_one_view(self) -> bool:
@@ -100,8 +101,7 @@ class Located(NamedTuple):
     @property
     def ids(self) -> Rows | None:
         """Where their `input_ids` lie; None if whoever reads them does not say."""
-        ids = getattr(self.samples, "ids", None)
-        return ids if isinstance(ids, Rows) else None
+        return rows_of_ids(self.samples)
 
 
 class Pace:
@@ -168,8 +168,8 @@ def locate_batches(chosen: Iterator[Chosen], pace: Pace, *, threads: int) -> Gen
                 batches, call = next(chosen, None), None
                 continue
             pace.took(located.seconds)
-            # Only what just lies in memory: a source that reads may want one thread. And one batch
-            # is read too soon: whoever then waits would better have helped.
+            # Only of sources that say where samples lie: one that just reads may want one thread.
+            # And one batch is read too soon: whoever then waits would better have helped.
             if threads > 1 and located.ids is not None and len(located.ends) > 1:
                 batches = next(chosen, None)
                 call = None if batches is None else Call(batches.locate)

@@ -12,7 +12,7 @@ from easydata.loader.packing_segments import ranges
 from easydata.loader.protocols import Arrays, LocatedSamples
 from easydata.loader.rows import Rows, empty_aligned
 
-__all__ = ["group_by_source", "merge", "merge_rows", "ranks_in_source"]
+__all__ = ["group_by_source", "merge", "merge_rows", "ranks_in_source", "rows_of_ids"]
 
 
 def group_by_source(
@@ -65,7 +65,7 @@ def merge(
         dtypes: of the arrays that are read; each holds the values of all sources.
     """
     if located and dtypes.keys() == {"input_ids"}:
-        rows = [_rows_of_ids(part) for part in located.values()]
+        rows = [rows_of_ids(part) for part in located.values()]
         known = [part for part in rows if part is not None and part.dtype == dtypes["input_ids"]]
         if len(known) == len(rows):
             return _MergedRows(merge_rows(known, order))
@@ -143,7 +143,7 @@ class _Merged:
         return batch
 
 
-def _rows_of_ids(located: LocatedSamples) -> Rows | None:
+def rows_of_ids(located: LocatedSamples) -> Rows | None:
     """Where the `input_ids` of located samples lie; None for samples that do not know."""
     found = getattr(located, "ids", None)
     return found if isinstance(found, Rows) else None

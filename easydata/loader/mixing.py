@@ -5,13 +5,13 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from easydata._lazy import cached_property
 from easydata.errors import UsageError
 from easydata.fingerprint import fingerprint_json
 from easydata.loader._checks import check_count, check_numbers, check_seed, check_shuffle, has_all
@@ -96,7 +96,9 @@ class Mixture:
                 weights = [Fraction(size, sum(self.sizes)) for size in self.sizes]
             schedule = [(0, weights)]
         elif weights is not None:
-            raise UsageError("weights and a schedule of weights are both given; give one of them.")
+            raise UsageError(
+                "weights and a schedule of them (weight_schedule) are both given; give one."
+            )
         elif self.batch_size is None:
             raise UsageError("a weight schedule counts in steps; give batch_size, too.")
         self.schedule = WeightSchedule(

@@ -30,6 +30,9 @@ class TokenSource(Protocol):
     def locate(self, starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64] | int) -> Pieces:
         """Where runs of the stream lie in memory, checked and decoded.
 
+        Unless the source has an `is_mapped` that is False, a loader calls it from other threads,
+        too; for one iteration never from two at once.
+
         Args:
             starts: int64[n], index of the first token of each.
             lengths: int64[n], tokens in each, or in all.

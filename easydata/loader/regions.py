@@ -13,8 +13,8 @@ __all__ = ["Regions", "SplitRuns"]
 
 Int64Array = npt.NDArray[np.int64]
 
-# Entries of a table: with so many, nearly all positions lie in the region that it says. One of more
-# would take longer to make than it saves.
+# Entries of a table, two for each region if these allow it. With so many, at least three in four
+# positions lie in the region that it says. A larger one would take longer to make than it saves.
 _LEAST_ENTRIES, _MOST_ENTRIES = 1 << 12, 1 << 20
 
 

@@ -20,12 +20,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from easydata.format.arrays import number_array
+from easydata.loader.packing_segments import totals
 
 __all__ = ["Pieces", "Rows", "empty_aligned", "fill_rows"]
 
 # No array begins so low, and no 64-bit system gives programs addresses as high as the end.
 _LOWEST = 64
 _MEMORY = pa.foreign_buffer(_LOWEST, (1 << 56) - _LOWEST)
+_FEW = number_array(np.arange(0, 1 << 14, 2))
 
 
 class Pieces(NamedTuple):
@@ -131,9 +133,8 @@ class Rows:
         return row if self.first_piece is None else int(self.first_piece[row])
 
 
-@functools.lru_cache(maxsize=4)  # most copies are of as many pieces as the one before
 def _even_numbers(count: int) -> pa.Array:
-    return number_array(np.arange(0, 2 * count, 2))
+    return _FEW.slice(0, count) if count <= len(_FEW) else number_array(np.arange(0, 2 * count, 2))
 
 
 @functools.cache
@@ -184,15 +185,11 @@ def fill_rows(
     if counts is None:
         counts = runs_in_row
     elif runs_in_row is not None:
-        before = np.append(0, counts.cumsum())[np.append(0, runs_in_row.cumsum())]
-        counts = np.diff(before)
-    first_piece = None if counts is None else np.append(0, counts.cumsum())
+        counts = totals(counts, runs_in_row)
     owner = pieces.owner
     row_bytes = num_items * dtype.itemsize
-    if first_piece is None:
-        missing = row_bytes - sizes
-    else:
-        missing = row_bytes - np.diff(np.append(0, sizes.cumsum()).take(first_piece))
+    missing = row_bytes - (sizes if counts is None else totals(sizes, counts))
+    first_piece = None if counts is None else np.append(0, counts.cumsum())
     short = np.flatnonzero(missing)
     if len(short) and (pad_id is None or missing.min() < 0):
         # A copy of them would be filled up with whatever there is.

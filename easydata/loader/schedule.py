@@ -299,12 +299,8 @@ def _fractions(weights: Weights, names: Sequence[str]) -> list[Fraction]:
 def _check_names(weights: Mapping[str, Weight], names: Sequence[str]) -> None:
     for name in weights:
         if name not in names:
-            import difflib
-
-            close = difflib.get_close_matches(str(name), names, n=1, cutoff=0)
-            raise UsageError(
-                f"there are weights for {name!r}, which is no source; {close[0]!r} is."
-            )
+            known = ", ".join(map(repr, names))
+            raise UsageError(f"there are weights for {name!r}, but the sources are {known}.")
     for name in names:
         if name not in weights:
             raise UsageError(f"there is no weight for {name!r}; give one, or 0 to leave it out.")

@@ -14,6 +14,13 @@ __all__ = ["place_of", "state_of"]
 
 _VERSION = 1
 _MAX_SAMPLES = 1 << 62
+# What fingerprints stand for, of which a message shows nothing else.
+_MEANINGS = {
+    "tokens": " (the identity of the data)",
+    "samples": " (the identity of the data)",
+    "sources": " (the identities of the data)",
+    "schedule": " (the identity of the weights, whose steps are batches of batch_size)",
+}
 
 
 def state_of(place: Place, order: Mapping[str, Any]) -> dict[str, Any]:
@@ -55,7 +62,7 @@ def place_of(state: object, order: Mapping[str, Any]) -> Place:
         raise UsageError(f"the state's order is {_shortened(theirs)}; it must be a dict.")
     differences = [
         f"{name} was {_shortened(theirs.get(name, 'not there'))} and is "
-        f"{_shortened(order.get(name, 'not there'))}"
+        f"{_shortened(order.get(name, 'not there'))}{_MEANINGS.get(name, '')}"
         for name in [*order, *sorted(theirs.keys() - order.keys(), key=str)]
         if theirs.get(name) != order.get(name)
     ]

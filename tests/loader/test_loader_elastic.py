@@ -290,7 +290,10 @@ def load(*args: Any, **options: Any) -> DataLoader:
         (lambda data: load(data, 4, 5, shuffle=[]), r"shuffle is \[\]"),
         (lambda data: load(data, 4, 5, shuffle_buffer_size=0), "shuffle_buffer_size is 0"),
         (lambda data: load(data, 4, 5, weights=[1]), "weights is for several sources"),
-        (lambda data: load({"a": data}, 4, 5, weights={"b": 1}), "for 'b', which is no sour"),
+        (
+            lambda data: load({"a": data}, 4, 5, weights={"b": 1}),
+            "'b', but the sources are 'a'",
+        ),
         (lambda data: load({}, 4, 5), "at least one source"),
         (lambda data: load([data], 4, 5), "a list is no .*Several datasets are given as a dict"),
         (lambda _: load(np.arange(9), 4, 5), r"a ndarray is no .*ArrayTokens\(array\)"),

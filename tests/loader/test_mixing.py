@@ -249,7 +249,7 @@ def test_the_fingerprint_follows_from_all_that_decides() -> None:
         ({"a": Numbers(5)}, {"batch_size": False}, "batch_size is False"),
         ({"a": Numbers(5)}, {"weights": 5}, "the weights are 5; give one for each of 'a'"),
         ({"a": Numbers(5)}, {"stop_strategy": "never"}, "'never'; it must be one of restart"),
-        ({"a": Numbers(5)}, {"weights": {"b": 1}}, "'b', which is no source; 'a' is"),
+        ({"a": Numbers(5)}, {"weights": {"b": 1}}, "weights for 'b', but the sources are 'a'"),
         ({"a": Numbers(5)}, {"weights": [1], "schedule": [(0, [1])]}, "both given"),
         ({"a": Numbers(5)}, {"schedule": [(0, [1])]}, "give batch_size"),
         ({"a": Numbers(5)}, {"schedule_type": "x"}, "schedule type is 'x'"),

@@ -192,7 +192,7 @@ def test_golden_cosine() -> None:
         ([(0, [True, 0])], {}, "the weight of 'a' is True"),
         ([(0, [1.0])], {}, "1 weights for 2 sources; give one for each of 'a', 'b'"),
         ([(0, {"a": 1.0})], {}, "no weight for 'b'; give one, or 0"),
-        ([(0, {"a": 0.5, "bb": 0.5})], {}, "'bb', which is no source; 'b' is"),
+        ([(0, {"a": 0.5, "bb": 0.5})], {}, "weights for 'bb', but the sources are 'a', 'b'"),
         ([], {}, "no points"),
         ([(-1, [1, 0])], {}, "step -1; steps are whole, from 0 up"),
         ([(0.5, [1, 0])], {}, "step 0.5"),

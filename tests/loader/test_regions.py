@@ -92,7 +92,9 @@ def test_one_length_for_all_runs() -> None:
     assert whole.regions.tolist() == [2, 0]
 
 
-@pytest.mark.parametrize("sizes", [[1 << 40] * 1000, [1, 1 << 50, 3], [7] * 5000, [1 << 61]])
+@pytest.mark.parametrize(
+    "sizes", [[5] * 70_000, [1 << 40] * 1000, [1, 1 << 50, 3], [7] * 5000, [1 << 61]]
+)
 def test_long_streams(sizes: list[int]) -> None:
     firsts = firsts_of(sizes)
     regions = Regions(firsts)

@@ -206,7 +206,10 @@ def test_a_copy_takes_no_more_memory_than_it_holds(few: int) -> None:
         # From here on, more is more than there ever was.
         filler = pa.allocate_buffer(pool.max_memory() - pool.bytes_allocated())
         before = pool.max_memory()
+        allocations = pool.num_allocations()
         copied = rows.copy(start, stop)
+        # Of the values, of where each ends, of which are missing; another would be a larger buffer.
+        assert pool.num_allocations() - allocations == 3
         pieces = slice(first_piece[start], first_piece[stop])
         # Arrow also has a number of 8 bytes and a bit for each piece.
         most = copied.nbytes + 9 * (pieces.stop - pieces.start) + 1024
