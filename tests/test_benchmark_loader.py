@@ -70,6 +70,30 @@ def test_all_tokens_of_a_round_count(monkeypatch: pytest.MonkeyPatch) -> None:
         assert measure._speed(variant, batches, Path(), shape, 0, 0.5) == 4 * 8 / 2
 
 
+def test_what_is_opened_anew_is_closed_after_the_time_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    events: list[str] = []
+    variant, batches = _variant(_ROWS)
+
+    class Opened:
+        def __call__(self, seed: int) -> Any:
+            return iter([*batches(seed)])
+
+        def __del__(self) -> None:
+            events.append("closed")
+
+    def clock() -> float:
+        events.append("clock")
+        return float(len(events))
+
+    monkeypatch.setattr(measure.time, "perf_counter", clock)
+    anew = variant._replace(open=lambda *_: Opened(), is_opened_anew=True)
+    measure._speed(anew, None, Path(), _SHUFFLED, 0, 1e9)
+    assert events[-1] == "closed"
+    assert events.count("closed") == 1
+
+
 def test_the_limit_copies_shuffled_rows_and_slices_others(tmp_path: Path) -> None:
     np.save(tmp_path / "tokens.npy", np.append(_ROWS.reshape(-1), [1, 2, 3]).astype(np.uint16))
     limit = memmap.VARIANTS[LIMIT]

@@ -134,11 +134,13 @@ def _speed(
     variant: Variant, reader: Reader | None, where: Path, shape: Shape, seed: int, seconds: float
 ) -> float:
     """Tokens a second of one round, which ends with the epoch or after so many seconds."""
-    start = time.perf_counter()
-    # Until the time is taken it stays open, as those do that were opened before.
-    opened = variant.open(where, shape) if reader is None else reader
-    batches = opened(seed)
-    if reader is not None:
+    if reader is None:
+        start = time.perf_counter()
+        # Until the time is taken it stays open, as those do that were opened before.
+        opened = variant.open(where, shape)
+        batches = opened(seed)
+    else:
+        batches = reader(seed)
         start = time.perf_counter()
     deadline = start + seconds
     if shape.is_shuffled:
