@@ -31,7 +31,7 @@ class TokenMemory:
         # Of each column of a mapped dataset, int64[batches]: where its first item lies, once the
         # batch was opened. The map lives as long as the shards do.
         self._tables: dict[str, Int64Array] = {}
-        # Made when first needed. `cached_property` would hold a lock that a fork may copy.
+        # Made when first needed.
         self._tokens: Regions | None = None
         self._rows: Regions | None = None
 
