@@ -90,7 +90,7 @@ class Call(Generic[Result]):
             self._value = self._function()
         except caught as error:
             self._error = error
-        except BaseException:
+        except BaseException:  # such as Ctrl-C: it goes on up, and the call may be made again
             self._claim.release()
             raise
         self._unfinished.release()

@@ -291,7 +291,7 @@ pyarrow.set_cpu_count(2)
 begun = threading.Event()
 def function():
     begun.set()
-    time.sleep(0.5)
+    time.sleep(0.5)  # meanwhile the program ends
     print("done", flush=True)
 call = Call(function)
 begun.wait()

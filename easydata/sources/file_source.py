@@ -133,7 +133,7 @@ class FileSource:
             stream = RawStream(self.place, self.codec)
             try:
                 return ArrowStream(stream.content), stream
-            except BaseException:
+            except BaseException:  # also an interrupt: nobody else would close it
                 stream.close()
                 raise
         if self.codec is not None:
@@ -154,6 +154,6 @@ class FileSource:
 def _opened(form: type[ParquetTable | ArrowFile], file: Any) -> tuple[TableInput, Any]:
     try:
         return form(file), file
-    except BaseException:
+    except BaseException:  # also an interrupt: nobody else would close it
         file.close()
         raise

@@ -294,6 +294,7 @@ def load(*args: Any, **options: Any) -> DataLoader:
             lambda data: load({"a": data}, 4, 5, weights={"b": 1}),
             "'b', but the sources are 'a'",
         ),
+        (lambda data: load({"a": data}, 4, 10**6), "source 'a': seq_len is 1000000"),
         (lambda data: load({}, 4, 5), "at least one source"),
         (lambda data: load([data], 4, 5), "a list is no .*Several datasets are given as a dict"),
         (lambda _: load(np.arange(9), 4, 5), r"a ndarray is no .*ArrayTokens\(array\)"),
