@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import subprocess
 import sys
 import threading
@@ -29,11 +28,11 @@ class Busy:
     def __enter__(self) -> None:
         self.begun, self.end = threading.Event(), threading.Event()
         self.call = Call(self._wait)
-        assert self.begun.wait(10)
+        assert self.begun.wait(60)
 
     def _wait(self) -> None:
         self.begun.set()
-        assert self.end.wait(10)
+        assert self.end.wait(60)
 
     def __exit__(self, *_: object) -> None:
         self.end.set()
@@ -50,7 +49,7 @@ class TestCall:
             return threading.current_thread().name
 
         call = Call(function)
-        assert done.wait(10)
+        assert done.wait(60)
         assert call.result().startswith("easydata")
 
     def test_one_that_has_not_begun_is_made_by_who_asks(self) -> None:
@@ -98,7 +97,7 @@ class TestCall:
             raise KeyError("wrong")
 
         call = Call(fail)
-        assert begun.wait(10)
+        assert begun.wait(60)
         with pytest.raises(KeyError, match="wrong"):
             call.result()
 
@@ -119,8 +118,8 @@ import pyarrow
 
 pyarrow.set_cpu_count(2)
 begun, end = threading.Event(), threading.Event()
-busy = Call(lambda: (begun.set(), end.wait(10)))
-assert begun.wait(10)
+busy = Call(lambda: (begun.set(), end.wait(60)))
+assert begun.wait(60)
 queued = Call(lambda: "made")
 child = os.fork()
 assert queued.result() == "made"
@@ -128,7 +127,7 @@ end.set()
 assert busy.result()[1]  # in the child, where the thread that had begun is not, too
 begun = threading.Event()
 call = Call(begun.set)
-assert begun.wait(10)
+assert begun.wait(60)
 call.result()
 if child:
     raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
@@ -184,7 +183,7 @@ def test_after_an_error_no_other_part_begins() -> None:
         in_parts(function, np.arange(10), 1)
     later = threading.Event()
     kept = Call(later.set)
-    assert later.wait(10)
+    assert later.wait(60)
     assert kept.result() is None
     assert begun == [0]
 
@@ -218,12 +217,12 @@ def test_whatever_is_raised_on_another_thread_comes_with_the_result() -> None:
         sys.exit(3)
 
     call = Call(function)
-    assert begun.wait(10)
+    assert begun.wait(60)
     with pytest.raises(SystemExit):
         call.result()
     later = threading.Event()
     kept = Call(later.set)  # by the same thread
-    assert later.wait(10)
+    assert later.wait(60)
     assert kept.result() is None
 
 
@@ -234,27 +233,27 @@ def test_a_call_that_nobody_holds_any_more_is_not_made() -> None:
         Call(lambda: calls.append(1))
     later = threading.Event()
     kept = Call(later.set)
-    assert later.wait(10)
+    assert later.wait(60)
     assert kept.result() is None
     assert calls == []
 
 
 @pytest.mark.usefixtures("cores")
 def test_a_result_that_nobody_wants_any_more_is_let_go() -> None:
-    result = weakref.WeakSet[threading.Event]()
+    made, gone = threading.Event(), threading.Event()
 
-    def function() -> threading.Event:
-        found = threading.Event()
-        result.add(found)
+    def function() -> set[int]:
+        found = {1}
+        weakref.finalize(found, gone.set)
+        made.set()
         return found
 
     call = Call(function)
-    call.result()
-    assert len(result) == 1
+    assert made.wait(60)  # so the thread has made it, and waits for other calls
+    assert call.result() == {1}
+    assert not gone.is_set()
     del call
-    with Busy():  # the thread is done with it
-        gc.collect()
-        assert len(result) == 0
+    assert gone.wait(60)
 
 
 def test_where_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,7 +276,7 @@ def test_as_many_threads_as_arrow_has() -> None:
         with arrow_threads(count):
             here = threading.Barrier(min(count, 4))
             calls = [Call(here.wait) for _ in range(min(count, 4) - 1)]
-            here.wait(10)  # all are under way at once
+            here.wait(60)  # all are under way at once
             for call in calls:
                 call.result()
 

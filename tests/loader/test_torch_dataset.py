@@ -146,7 +146,7 @@ def test_labels_and_what_else_is_asked_for(dataset: ed.TokenDataset) -> None:
 
 def test_for_transformers_packed(dataset: ed.TokenDataset) -> None:
     found = TorchDataset(dataset, 40, pack="greedy", pad_token_id=PAD, for_transformers=True)
-    source = pack(dataset, 40, "greedy", pad_id=PAD)
+    source = pack(dataset, 40, "greedy", pad_token_id=PAD)
     kinds = set()
     for number, item in enumerate(found):
         assert list(item) == ["input_ids", "labels", "position_ids"]
@@ -218,7 +218,7 @@ def test_in_workers(dataset: ed.TokenDataset, method: str) -> None:
 
 
 def test_an_error_in_a_worker_reaches_the_reader() -> None:
-    loader = DataLoader(TorchDataset(Damaged(20)), batch_size=4, num_workers=2)
+    loader = DataLoader(TorchDataset(Damaged(20)), batch_size=4, num_workers=1)
     batches = iter(loader)
     assert next(batches)["input_ids"][:, 0].tolist() == [0, 1, 2, 3]
     with pytest.raises(CorruptShardError, match=r"(?s)in read.*shard 3, batch 1 differs"):
