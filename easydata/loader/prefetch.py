@@ -6,7 +6,9 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Generic, TypeVar, cast
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 from easydata.errors import UsageError
 from easydata.loader._checks import check_count
@@ -77,24 +79,37 @@ class Prefetcher(Iterator[Result]):
         self._finalizer()
 
 
+class _Done(NamedTuple):
+    """What became of an item: a result or an error."""
+
+    number: int
+    result: Any
+    error: BaseException | None
+
+
 class _Shared(Generic[Item, Result]):
-    """What the threads and the reader share. It must not know the `Prefetcher`."""
+    """What the threads and the reader share. It must not know the `Prefetcher`.
+
+    The reader waits in `SimpleQueue`, which is written in C: in the way in or out of a condition,
+    which is Python, Ctrl-C would leave its lock in disorder. Nor does it matter where garbage is
+    collected, and the finalizer runs.
+    """
 
     def __init__(
         self, function: Callable[[Item], Result], items: Iterator[Item], buffer_size: int
     ) -> None:
         self._function = function
         self._items = items
-        self._taking = threading.Lock()
-        # Re-entrant, as the finalizer may run wherever garbage is collected. The reader enters the
-        # lock itself: Ctrl-C in the condition's way in or out, which is Python, would keep it held.
-        self._lock = threading.RLock()
-        self._changed = threading.Condition(self._lock)
-        self._results: dict[int, tuple[Result | None, BaseException | None]] = {}
+        self._taking = threading.Lock()  # the threads alone, of which none is ever interrupted
         self._taken = 0  # items
-        self._given = 0  # results
-        self._room = buffer_size
-        self._ended = False  # no more items
+        self._ended = False  # no more items are taken
+        self._room: SimpleQueue[None] = SimpleQueue()  # for each entry an item may be taken
+        for _ in range(buffer_size):
+            self._room.put(None)
+        self._done: SimpleQueue[_Done] = SimpleQueue()
+        # The reader's:
+        self._early: dict[int, _Done] = {}  # those whose turn has not come
+        self._given = 0
         self._closed = False
 
     def work(self) -> None:
@@ -106,55 +121,39 @@ class _Shared(Generic[Item, Result]):
         # A call of its own for each, so that a waiting thread holds on to no item and no result.
         result: Result | None = None
         error: BaseException | None = None
+        self._room.get()
         with self._taking:
-            with self._changed:
-                self._changed.wait_for(self._may_take)
-                if self._closed or self._ended:
-                    return False
-                number = self._taken
-            is_item = True  # or an error in its place
+            if self._ended:
+                self._room.put(None)  # the next thread ends, too
+                return False
+            number = self._taken
+            self._taken += 1
             try:
                 item = next(self._items)
-            except StopIteration:
-                is_item = False
-            except BaseException as raised:  # noqa: BLE001 - the reader's, whatever it is
+            except BaseException as raised:  # noqa: BLE001 - the reader's, and so is StopIteration
                 error = raised
-            with self._changed:
-                # At once: who saw the end before it was counted would miss the error.
-                self._taken += is_item
-                self._ended = not is_item or error is not None
-                if self._ended:
-                    self._changed.notify_all()
-            if not is_item:
-                return False
+                self._end_taking()
         if error is None:
             try:
                 result = self._function(item)
+            except StopIteration as raised:
+                error = RuntimeError("the function that is read ahead raised StopIteration")
+                error.__cause__ = raised
             except BaseException as raised:  # noqa: BLE001 - the reader's, whatever it is
                 error = raised
-        with self._changed:
-            self._results[number] = result, error
-            self._changed.notify_all()
+        self._done.put(_Done(number, result, error))
         return True
 
-    def _may_take(self) -> bool:
-        return self._closed or self._ended or self._taken - self._given < self._room
-
-    def _may_give(self) -> bool:
-        if self._closed or self._given in self._results:
-            return True
-        return self._ended and self._given == self._taken
-
     def next(self) -> Result:
-        with self._lock:
-            self._changed.wait_for(self._may_give)
-            if self._closed or self._given not in self._results:
-                raise StopIteration
-            result, error = self._results.pop(self._given)
-            self._given += 1
-            self._changed.notify_all()
-        if isinstance(error, StopIteration):
-            raise RuntimeError("the function that is read ahead raised StopIteration") from error
+        while not self._closed and self._given not in self._early:
+            done = self._done.get()
+            self._early[done.number] = done
+            del done
+        if self._closed:
+            raise StopIteration
+        _, result, error = self._early.pop(self._given)
+        self._given += 1
+        self._room.put(None)
         if error is not None:
             try:
                 raise error
@@ -162,11 +161,22 @@ class _Shared(Generic[Item, Result]):
                 del error  # which by its traceback holds this frame
         return cast("Result", result)
 
+    def _end_taking(self) -> None:
+        self._ended = True
+        self._room.put(None)
+
     def close(self) -> None:
-        with self._lock:
-            self._closed = True
-            self._results.clear()
-            self._changed.notify_all()
+        """Have the threads end."""
+        self._closed = True
+        self._end_taking()
+
+    def clear(self) -> None:
+        """Let go of all results, once the threads have ended; a reader that waits finds none."""
+        with suppress(Empty):
+            while True:
+                self._done.get_nowait()
+        self._early.clear()
+        self._done.put(_Done(-1, None, None))
 
 
 def _end(shared: _Shared[Any, Any], threads: list[threading.Thread], pid: int) -> None:
@@ -174,8 +184,11 @@ def _end(shared: _Shared[Any, Any], threads: list[threading.Thread], pid: int) -
     if os.getpid() != pid:
         return
     shared.close()
-    # In one of the threads, garbage was collected there: it may hold what the others wait for.
-    if threading.current_thread() not in threads:
-        for thread in threads:
-            if thread.is_alive():
-                thread.join()
+    try:
+        # In one of the threads, garbage was collected there: it may hold what the others wait for.
+        if threading.current_thread() not in threads:
+            for thread in threads:
+                if thread.is_alive():
+                    thread.join()
+    finally:
+        shared.clear()

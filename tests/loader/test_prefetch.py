@@ -188,6 +188,33 @@ def test_the_interpreter_exits(end: str) -> None:
     assert run(script + end) == "0 1\n"
 
 
+def test_an_interrupt_comes_out_as_such_wherever_it_strikes() -> None:
+    script = """
+import random, signal
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGALRM, interrupt)
+sys.setswitchinterval(1e-5)
+chance = random.Random(7)
+for _ in range(800):
+    ahead = Prefetcher(abs, itertools.count(), workers=2, buffer_size=2)
+    signal.setitimer(signal.ITIMER_REAL, 0.001 + 0.004 * chance.random())
+    try:
+        for expected, found in enumerate(ahead):
+            assert found == expected
+    except KeyboardInterrupt:
+        ahead.close()
+    assert list(ahead) == []
+for thread in threading.enumerate():
+    if thread is not threading.current_thread():
+        thread.join(60)
+print(threading.active_count())
+"""
+    assert run(script) == "1\n"
+
+
 def test_after_a_fork_the_child_is_told() -> None:
     script = """
 ahead = Prefetcher(abs, itertools.count(), workers=2, buffer_size=2)
