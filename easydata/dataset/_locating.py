@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from easydata._lazy import cached_property
 from easydata._threads import in_parts
 from easydata.dataset._shards import Shards
 from easydata.loader.regions import Regions
@@ -31,15 +32,10 @@ class TokenMemory:
         # Of each column of a mapped dataset, int64[batches]: where its first item lies, once the
         # batch was opened. The map lives as long as the shards do.
         self._tables: dict[str, Int64Array] = {}
-        # Made when first needed.
-        self._tokens: Regions | None = None
-        self._rows: Regions | None = None
 
     def locate(self, starts: Int64Array, lengths: Int64Array | int) -> Pieces:
         """As `TokenSource.locate`; the runs lie within the stream."""
         shards = self._shards
-        if self._tokens is None:
-            self._tokens = Regions(shards.ledger.first_tokens)
         runs = self._tokens.split(starts, lengths)
         sizes = runs.lengths * self._itemsize
         addresses, owner = self._addresses(shards.token_column, runs.regions)
@@ -60,14 +56,21 @@ class TokenMemory:
             row_items: items in each row.
             itemsize: bytes in an item.
         """
-        first_rows = self._shards.ledger.first_rows
-        if self._rows is None:
-            self._rows = Regions(first_rows)
         batches = self._rows.find(rows)
         addresses, owner = self._addresses(column, batches)
         row_bytes = row_items * itemsize
-        addresses += (rows - first_rows[batches]) * row_bytes
+        addresses += (rows - self._shards.ledger.first_rows[batches]) * row_bytes
         return Pieces(addresses, np.full(len(rows), row_bytes), None, owner)
+
+    @cached_property
+    def _tokens(self) -> Regions:
+        """The record batches, as regions of the stream of tokens."""
+        return Regions(self._shards.ledger.first_tokens)
+
+    @cached_property
+    def _rows(self) -> Regions:
+        """The record batches, as regions of the rows."""
+        return Regions(self._shards.ledger.first_rows)
 
     def _addresses(self, column: str, batches: Int64Array) -> tuple[Int64Array, object]:
         """int64[n]: where the first item of a column lies in these batches; and what keeps it

@@ -67,7 +67,6 @@ class HuggingFaceTokens:
             self._lengths = sizes = _joined([found.lengths for found in lists])[rows]
             self._addresses = starts[rows]
         self.first_tokens = np.append(0, sizes.cumsum())
-        self._regions = Regions(self.first_tokens)
 
     @property
     def num_tokens(self) -> int:
@@ -78,6 +77,10 @@ class HuggingFaceTokens:
     def fingerprint(self) -> str:
         """Follows from the fingerprint that `datasets` gave the dataset, and the column."""
         return fingerprint_strings([self._fingerprint, self._name])
+
+    @cached_property
+    def _regions(self) -> Regions:
+        return Regions(self.first_tokens)
 
     def lengths(self) -> npt.NDArray[np.int64]:
         """int64[rows]: tokens in each row."""

@@ -54,7 +54,7 @@ class Regions:
         entries = min(max(2 * count, _LEAST_ENTRIES), _MOST_ENTRIES)
         self._shift = max(size.bit_length() - entries.bit_length(), 0)
         begun = -(-firsts[1:-1] >> self._shift)
-        kind = np.int32 if count < 1 << 31 else np.int64
+        kind = np.min_scalar_type(count)
         self._table = np.bincount(begun, minlength=(size >> self._shift) + 1).cumsum(dtype=kind)
 
     def find(self, positions: Int64Array) -> Int64Array:

@@ -106,6 +106,13 @@ def test_long_streams(sizes: list[int]) -> None:
     assert np.array_equal(regions.find(positions), expected)
 
 
+@pytest.mark.parametrize("count", [1, 127, 128, 255, 256, 257, 32_768, 65_535, 65_536, 65_537])
+def test_any_number_of_regions(count: int) -> None:
+    regions = Regions(np.arange(count + 1))  # a table of as few bytes as their numbers take
+    assert np.array_equal(regions.find(np.arange(count)), np.arange(count))
+    assert regions.split(np.array([0]), count).regions.tolist() == list(range(count))
+
+
 @pytest.mark.parametrize("count", [1, 1000, 3_000_000])
 def test_a_table_is_bounded(count: int) -> None:
     regions: Any = Regions(np.arange(count + 1) * 1000)
