@@ -17,11 +17,33 @@ import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
+import easydata as ed
 from easydata import CacheMetadata, errors
 from easydata._optional import require
+from easydata._paths import local_folder
 from easydata._units import format_bytes, format_count, parse_bytes
 from easydata.errors import DatasetError, MissingDependencyError, StorageError, UsageError
 from easydata.fingerprint import fingerprint_bytes, fingerprint_json, fingerprint_strings
+
+
+class TestPaths:
+    @pytest.mark.parametrize("path", ["a/b", Path("a") / "b", "~/x", "a b", "."])
+    def test_a_folder(self, path: str | Path) -> None:
+        assert local_folder(path, name="path") == Path(path)
+
+    @pytest.mark.parametrize("path", [5, None, "", b"a", ["a"], "a\0b"])
+    def test_no_path(self, path: Any) -> None:
+        for open_it in (ed.open_dataset, ed.open_splits):
+            with pytest.raises(UsageError, match=r"path is .*; give the path of a folder\."):
+                open_it(path)
+        with pytest.raises(UsageError, match=r"cache_dir is .*; give the path of a folder\."):
+            ed.TreeCacheManager(cache_dir=path)
+
+    def test_a_url(self) -> None:
+        with pytest.raises(UsageError, match="path is 's3://b/c'; give a folder of a local disk"):
+            ed.open_dataset("s3://b/c")
+        with pytest.raises(UsageError, match="out is 's3://b/c'; give a folder of a local disk"):
+            ed.build("a.txt", tokenizer="a.json", out="s3://b/c")
 
 
 class TestUnits:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from easydata._paths import local_folder
 from easydata.build.command import command_of
 from easydata.build.job import BuildJob
 from easydata.build.options import (
@@ -99,7 +100,7 @@ def check_request(sources: Any, options: Mapping[str, Any]) -> Request:
         EasyDataError: the first thing that is wrong.
     """
     checked = check_options(**{name: options[name] for name in _CHECKED})
-    out = None if options["out"] is None else _local_path(options["out"])
+    out = None if options["out"] is None else local_folder(options["out"], name="out")
     found = find_sources(
         sources,
         type=options["type"],
@@ -311,15 +312,6 @@ def _refuse_own_output(out: Path, given: Sequence[Any], found: Sequence[Source])
             f"out is {out}, which lies in the input {inside[0]} or holds it. "
             "Choose a folder apart from the input with --out."
         )
-
-
-def _local_path(out: str | os.PathLike[str]) -> Path:
-    text = os.fspath(out)
-    if "://" in text:
-        raise UsageError(
-            f"out is {text!r}; a dataset is built on a local disk. Build it there, then copy it."
-        )
-    return Path(text)
 
 
 def _default_workers(sources: Sequence[Source]) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from easydata._paths import local_folder
 from easydata.errors import UsageError
 
 __all__ = [
@@ -32,12 +33,7 @@ def check_folder(path: str | os.PathLike[str]) -> Path:
     Raises:
         UsageError: it cannot be a folder of this machine.
     """
-    text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
-    if not isinstance(text, str) or not text or "\0" in text:
-        raise UsageError(f"cache_dir is {path!r}; give the path of a folder.")
-    if "://" in text:
-        raise UsageError(f"cache_dir is {text!r}; a cache lies on a local disk.")
-    return Path(text).expanduser().absolute()
+    return local_folder(path, name="cache_dir").expanduser().absolute()
 
 
 def check_callable(value: object, *, name: str) -> None:

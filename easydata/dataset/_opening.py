@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from easydata._paths import local_folder
 from easydata._units import parse_bytes
 from easydata.dataset._shards import Verify
 from easydata.dataset.token_dataset import TokenDataset
@@ -44,13 +45,14 @@ def open_dataset(
         cache_bytes: how much decoded data of a compressed dataset is kept in memory.
 
     Raises:
+        UsageError: the path is none, or another argument is wrong.
         NotADatasetError: there is no complete dataset.
         CorruptShardError: the ledger is damaged, or with verify="open" anything is.
         FormatVersionError: a newer easydata wrote it.
     """
     if verify not in ("lazy", "open", "never"):
         raise UsageError(f"verify is {verify!r}; choose 'lazy', 'open' or 'never'.")
-    directory = Path(path)
+    directory = local_folder(path, name="path")
     if split is not None:
         names = read_splits(directory)
         if names is None or split not in names:
@@ -78,8 +80,9 @@ def open_splits(
 
     Raises:
         NotADatasetError: the directory holds no splits.
+        UsageError: the path is none.
     """
-    names = read_splits(Path(path))
+    names = read_splits(local_folder(path, name="path"))
     if names is None:
         raise NotADatasetError(f"{path} has no splits. Open it with easydata.open_dataset.")
     return {name: open_dataset(path, split=name, verify=verify) for name in names}
