@@ -121,14 +121,14 @@ class _SplitMaker:
         self._folder = folder
         assert job.options.samples is not None
         self._options = job.options.samples
-        self._pad_id = job.recipe.values["pad_id"]
+        self._pad_token_id = job.recipe.values["pad_id"]
         self._refuse_too_few()
         options = self._options
         self._source = pack(
             documents,
             options.seq_len,
             options.pack,
-            pad_id=self._pad_id,
+            pad_token_id=self._pad_token_id,
             include_segment_ids=options.segment_ids,
         )
         self._layout = SampleLayout(self._source.read(np.zeros(1, np.int64)), options.seq_len)
@@ -162,7 +162,7 @@ class _SplitMaker:
                 "versions": job.versions,
                 "samples": {
                     **self._options.values,
-                    "pad_id": self._pad_id,
+                    "pad_id": self._pad_token_id,
                     "documents": self._documents.fingerprint,
                     **vars(self.counts),
                 },
@@ -219,7 +219,7 @@ class _SplitMaker:
         where = "The input has" if self._split is None else f"The split {self._split!r} has"
         if not num_tokens:
             raise UsageError(f"{where} no tokens to make samples of. Give more data.")
-        if num_tokens < seq_len and self._pad_id is None:
+        if num_tokens < seq_len and self._pad_token_id is None:
             raise UsageError(
                 f"seq_len is {seq_len}, but {where.lower()} only {num_tokens} tokens. Choose a "
                 "shorter seq_len, or fill the sample up with pad_token=..."

@@ -227,7 +227,7 @@ class TokenDataset:
             IndexError: a run does not lie within the stream.
         """
         pieces = self.locate(starts, length)
-        rows = fill_rows(pieces, None, num_items=length, dtype=self.dtype, pad_id=None)
+        rows = fill_rows(pieces, None, num_items=length, dtype=self.dtype, pad_token_id=None)
         return rows.copy(0, len(starts))
 
     def locate(self, starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64] | int) -> Pieces:

@@ -16,7 +16,7 @@ __all__ = [
     "check_flag",
     "check_lengths",
     "check_numbers",
-    "check_pad_id",
+    "check_pad_token_id",
     "check_runs",
     "check_seed",
     "check_shuffle",
@@ -99,13 +99,13 @@ def check_seed(seed: object) -> int:
     return found
 
 
-def check_pad_id(pad_id: object, dtype: np.dtype[Any]) -> int:
+def check_pad_token_id(pad_token_id: object, dtype: np.dtype[Any]) -> int:
     """The pad id as `int`.
 
     Raises:
         UsageError: it is not a whole number that `dtype` can hold.
     """
-    found = check_count(pad_id, "pad_token_id", least=0)
+    found = check_count(pad_token_id, "pad_token_id", least=0)
     if found > np.iinfo(dtype).max:
         raise UsageError(
             f"pad_token_id is {found}, but the tokens are stored as {dtype.name}, which ends at "

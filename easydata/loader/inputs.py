@@ -128,7 +128,7 @@ def _samples(
         data,
         seq_len,
         pack,
-        pad_id=pad_token_id,
+        pad_token_id=pad_token_id,
         include_segment_ids=columns.wants_segments(otherwise=pack != "concat"),
         include_document_ids=columns.wants_documents,
     )

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from easydata._lazy import cached_property
 from easydata.errors import UsageError
 from easydata.fingerprint import fingerprint_json
-from easydata.loader._checks import check_lengths, check_numbers, check_pad_id, has_all
+from easydata.loader._checks import check_lengths, check_numbers, check_pad_token_id, has_all
 from easydata.loader.packing_plan import PackingPlan, check_strategy, plan_packing
 from easydata.loader.packing_segments import label_pieces, ranges, spread, totals
 from easydata.loader.protocols import Arrays, DocumentSource, SampleSource, TokenSource
@@ -51,7 +51,7 @@ class PackedSamples:
         source: TokenSource,
         plan: PackingPlan,
         *,
-        pad_id: int | None,
+        pad_token_id: int | None,
         include_segment_ids: bool = True,
         include_document_ids: bool = False,
         fingerprint: str | None = None,
@@ -60,7 +60,7 @@ class PackedSamples:
         Args:
             source: where the tokens come from; with `lengths` for `document_ids`.
             plan: made by `plan_packing` from the lengths of the documents of this source.
-            pad_id: fills what no piece fills; None if the plan has no padding.
+            pad_token_id: fills what no piece fills; None if the plan has no padding.
             include_segment_ids: give `segment_ids` and `positions`.
             include_document_ids: give `document_ids`.
             fingerprint: identity of the tokens; None takes that of the source.
@@ -76,8 +76,8 @@ class PackedSamples:
                 f"the packing plan is for {plan.num_tokens} tokens, but there are "
                 f"{source.num_tokens}; make a new plan from the lengths of these documents."
             )
-        if pad_id is not None:
-            pad_id = check_pad_id(pad_id, source.dtype)
+        if pad_token_id is not None:
+            pad_token_id = check_pad_token_id(pad_token_id, source.dtype)
         elif plan.padding:
             raise UsageError(
                 f"packing with {plan.strategy!r} leaves {plan.padding} places to be padded, but "
@@ -85,7 +85,7 @@ class PackedSamples:
             )
         self.plan = plan
         self._source = source
-        self._pad_id = pad_id
+        self._pad_token_id = pad_token_id
         self._include_segment_ids = include_segment_ids
         self._include_document_ids = include_document_ids
         self._tokens_identity = tokens_identity(source, fingerprint)
@@ -128,7 +128,7 @@ class PackedSamples:
             "packing": self.plan.strategy,
             "plan": self.plan.fingerprint,
             "seq_len": self.seq_len,
-            "pad_token_id": self._pad_id,
+            "pad_token_id": self._pad_token_id,
         }
 
     @property
@@ -164,7 +164,7 @@ class PackedSamples:
             counts,
             num_items=plan.seq_len,
             dtype=self._source.dtype,
-            pad_id=self._pad_id,
+            pad_token_id=self._pad_token_id,
         )
         documents = None
         if self._include_document_ids:
@@ -233,7 +233,7 @@ def pack(
     seq_len: int,
     strategy: str = "greedy",
     *,
-    pad_id: int | None = None,
+    pad_token_id: int | None = None,
     num_packers: int = 4,
     include_segment_ids: bool = True,
     include_document_ids: bool = False,
@@ -246,7 +246,7 @@ def pack(
         strategy: see `plan_packing`. "concat" needs no plan, and without a pad id it leaves out
             what fills no sample at the end; the others leave out nothing. A plan is stored beside
             the data, if they have a `path`.
-        pad_id: fills what no token fills. None takes that of the source's tokenizer for the
+        pad_token_id: fills what no token fills. None takes that of the source's tokenizer for the
             strategies that pad.
         num_packers: open samples of "pool".
         include_segment_ids: give `segment_ids` and `positions`.
@@ -271,11 +271,13 @@ def pack(
     }
     if strategy == "concat":
         lengths = source.lengths() if wants_documents else None
-        return ConcatSamples(source, seq_len, pad_id=pad_id, lengths=lengths, **includes)
-    if pad_id is None:
-        pad_id = getattr(source, "pad_token_id", None)
+        return ConcatSamples(
+            source, seq_len, pad_token_id=pad_token_id, lengths=lengths, **includes
+        )
+    if pad_token_id is None:
+        pad_token_id = getattr(source, "pad_token_id", None)
     plan = _plan(source, seq_len, strategy, num_packers)
-    return PackedSamples(source, plan, pad_id=pad_id, **includes)
+    return PackedSamples(source, plan, pad_token_id=pad_token_id, **includes)
 
 
 def _plan(source: DocumentSource, seq_len: int, strategy: str, num_packers: int) -> PackingPlan:

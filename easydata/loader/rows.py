@@ -166,20 +166,20 @@ def fill_rows(
     *,
     num_items: int,
     dtype: np.dtype[Any],
-    pad_id: int | None,
+    pad_token_id: int | None,
 ) -> Rows:
-    """Rows made of runs, one after another, and filled up with `pad_id` where these end.
+    """Rows made of runs, one after another, and filled up with `pad_token_id` where these end.
 
     Args:
         pieces: of the runs.
         runs_in_row: int64[rows], how many runs each row has; None if each is one.
         num_items: in a row; the runs of a row have so many or less.
         dtype: of the items.
-        pad_id: None if nothing is to be filled up.
+        pad_token_id: None if nothing is to be filled up.
 
     Raises:
-        ValueError: the runs of a row have more items, or less and there is no `pad_id`: whoever
-            located them is wrong.
+        ValueError: the runs of a row have more items, or less and there is no `pad_token_id`:
+            whoever located them is wrong.
     """
     addresses, sizes, counts = pieces.addresses, pieces.sizes, pieces.counts
     if counts is None:
@@ -191,14 +191,14 @@ def fill_rows(
     missing = row_bytes - (sizes if counts is None else totals(sizes, counts))
     first_piece = None if counts is None else np.append(0, counts.cumsum())
     short = np.flatnonzero(missing)
-    if len(short) and (pad_id is None or missing.min() < 0):
+    if len(short) and (pad_token_id is None or missing.min() < 0):
         # A copy of them would be filled up with whatever there is.
-        row = int(short[0] if pad_id is None else missing.argmin())
+        row = int(short[0] if pad_token_id is None else missing.argmin())
         raise ValueError(
             f"row {row} was located as {row_bytes - missing[row]} bytes, but it has {row_bytes}"
         )
     if len(short):
-        padding = np.full(num_items, pad_id, dtype)
+        padding = np.full(num_items, pad_token_id, dtype)
         if first_piece is None:
             first_piece = np.arange(len(sizes) + 1)
         ends = first_piece[1:]

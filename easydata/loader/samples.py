@@ -15,7 +15,7 @@ from easydata.loader._checks import (
     check_count,
     check_lengths,
     check_numbers,
-    check_pad_id,
+    check_pad_token_id,
 )
 from easydata.loader.block_order import default_blocks
 from easydata.loader.packing_segments import label_pieces, ranges, spread
@@ -37,7 +37,7 @@ class ConcatSamples:
         source: TokenSource,
         seq_len: int,
         *,
-        pad_id: int | None = None,
+        pad_token_id: int | None = None,
         lengths: npt.ArrayLike | None = None,
         include_segment_ids: bool = True,
         include_document_ids: bool = False,
@@ -47,7 +47,7 @@ class ConcatSamples:
         Args:
             source: where the tokens come from.
             seq_len: tokens in a sample.
-            pad_id: fills the last sample; with it, `read` gives `loss_mask`.
+            pad_token_id: fills the last sample; with it, `read` gives `loss_mask`.
             lengths: int64[documents], tokens in each document of the stream; None if nothing is
                 to be said about documents.
             include_segment_ids: with lengths, give `segment_ids` and `positions`.
@@ -60,11 +60,13 @@ class ConcatSamples:
         """
         seq_len = check_count(seq_len, "seq_len")
         self._source = source
-        self._pad_id = None if pad_id is None else check_pad_id(pad_id, source.dtype)
+        self._pad_token_id = (
+            None if pad_token_id is None else check_pad_token_id(pad_token_id, source.dtype)
+        )
         self._seq_len = seq_len
         self._num_tokens = operator.index(source.num_tokens)
         whole, rest = divmod(self._num_tokens, seq_len)
-        self._num_samples = whole + (rest > 0 and pad_id is not None)
+        self._num_samples = whole + (rest > 0 and pad_token_id is not None)
         if not self._num_samples:
             raise UsageError(
                 f"seq_len is {seq_len}, but there are only {self._num_tokens} tokens; "
@@ -117,7 +119,7 @@ class ConcatSamples:
             "tokens": self._tokens_identity,
             "packing": "concat",
             "seq_len": self._seq_len,
-            "pad_token_id": self._pad_id,
+            "pad_token_id": self._pad_token_id,
         }
 
     @property
@@ -166,7 +168,7 @@ class ConcatSamples:
         # Only a last, padded sample may be shorter.
         lengths = (
             self._seq_len
-            if self._pad_id is None
+            if self._pad_token_id is None
             else np.minimum(self._num_tokens - starts, self._seq_len)
         )
         rows = fill_rows(
@@ -174,7 +176,7 @@ class ConcatSamples:
             None,
             num_items=self._seq_len,
             dtype=self._source.dtype,
-            pad_id=self._pad_id,
+            pad_token_id=self._pad_token_id,
         )
         return LocatedConcat(self, samples, rows)
 
@@ -191,7 +193,7 @@ class ConcatSamples:
                 found["document_ids"] = spread(
                     self._document_rows[documents], counts, lengths, self._seq_len
                 )
-        if self._pad_id is not None:
+        if self._pad_token_id is not None:
             used = np.minimum(self._num_tokens - samples * self._seq_len, self._seq_len)
             found["loss_mask"] = np.arange(self._seq_len) < used[:, None]
         return found

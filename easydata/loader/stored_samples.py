@@ -119,7 +119,7 @@ class StoredSamples:
                     None,
                     num_items=self.seq_len,
                     dtype=dtypes[column],
-                    pad_id=None,
+                    pad_token_id=None,
                 )
                 for name, column in self._names.items()
             }

@@ -13,7 +13,7 @@ from easydata.loader.protocols import SampleSource
 if TYPE_CHECKING:
     from easydata.pipeline.config import PackStageConfig, PipelineConfig
 
-__all__ = ["mix_samples", "pack_dataset", "pad_id"]
+__all__ = ["mix_samples", "pack_dataset", "pad_token_id"]
 
 
 def pack_dataset(tokens: TokenDataset, config: PackStageConfig, *, is_packed: bool) -> SampleSource:
@@ -33,7 +33,7 @@ def pack_dataset(tokens: TokenDataset, config: PackStageConfig, *, is_packed: bo
         tokens,
         config.seq_length,
         config.strategy,
-        pad_id=pad_id(config, tokens.ledger.metadata["tokenizer"]),
+        pad_token_id=pad_token_id(config, tokens.ledger.metadata["tokenizer"]),
         num_packers=config.num_packers,
         include_segment_ids=config.include_segment_ids,
     )
@@ -64,7 +64,7 @@ def mix_samples(samples: Mapping[str, SampleSource], config: PipelineConfig) -> 
     )
 
 
-def pad_id(config: PackStageConfig, tokenizer: Mapping[str, Any]) -> int | None:
+def pad_token_id(config: PackStageConfig, tokenizer: Mapping[str, Any]) -> int | None:
     """What fills samples up: as configured, else the tokenizer's; None where there is none.
 
     Args:

@@ -88,7 +88,7 @@ class WindowPacker:
     Attributes:
         seq_len: tokens in a sample.
         strategy: as for `pack`.
-        pad_id: fills what no token fills.
+        pad_token_id: fills what no token fills.
         num_packers: open samples of "pool".
         include_segment_ids: give `segment_ids` and `positions`.
         window: samples whose tokens make a window.
@@ -96,7 +96,7 @@ class WindowPacker:
 
     seq_len: int
     strategy: str
-    pad_id: int | None
+    pad_token_id: int | None
     num_packers: int
     include_segment_ids: bool
     window: int
@@ -129,7 +129,7 @@ class WindowPacker:
         room = self.seq_len - np.add.reduceat(plan.lengths, plan.first_piece[:-1])
         held = np.empty(0, np.int64) if is_last else self._held(room)
         ready = np.delete(np.arange(plan.num_samples), held)
-        if self.pad_id is None and room[ready].any():
+        if self.pad_token_id is None and room[ready].any():
             raise UsageError(
                 f"packing with {self.strategy!r} leaves places to be padded, but there is no "
                 "pad_token_id; give one, or pack with 'concat'."
@@ -137,7 +137,7 @@ class WindowPacker:
         samples = PackedSamples(
             documents,
             plan,
-            pad_id=self.pad_id or 0,
+            pad_token_id=self.pad_token_id or 0,
             include_segment_ids=self.include_segment_ids,
         )
         return samples.read(ready), _pieces(documents, plan, held)
@@ -146,7 +146,7 @@ class WindowPacker:
         self, documents: Documents, *, is_last: bool
     ) -> tuple[SampleBlock | None, Documents | None]:
         stop = documents.num_tokens
-        if not is_last or self.pad_id is None:
+        if not is_last or self.pad_token_id is None:
             stop -= stop % self.seq_len
         ready, rest = documents.cut(stop)
         if not stop:
@@ -155,7 +155,7 @@ class WindowPacker:
             ready,
             self.seq_len,
             "concat",
-            pad_id=self.pad_id,
+            pad_token_id=self.pad_token_id,
             include_segment_ids=self.include_segment_ids,
         )
         return samples.read(np.arange(samples.num_samples)), rest

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from easydata.format.arrays import number_view
-from easydata.loader._checks import check_pad_id
+from easydata.loader._checks import check_pad_token_id
 from easydata.loader.order import SampleOrder
 from easydata.loader.permutation import Permutation
 from easydata.loader.protocols import SampleSource
@@ -78,7 +78,7 @@ class StreamedSamples:
         config: PackStageConfig,
         *,
         is_packed: bool,
-        pad_id: int | None = None,
+        pad_token_id: int | None = None,
         shuffle_buffer_size: int | None = None,
     ) -> None:
         """
@@ -86,20 +86,20 @@ class StreamedSamples:
             stream: the rows.
             config: how to pack.
             is_packed: False for pieces of the stream of all rows, `seq_length` each.
-            pad_id: fills samples up; with "concat" the last one only. Not used unless packed.
+            pad_token_id: fills samples up; with "concat" the last one only. Not used unless packed.
             shuffle_buffer_size: samples in a run that is shuffled; None: as in a window.
 
         Raises:
             UsageError: the pad id is no token id of the stream.
         """
-        if pad_id is not None:
-            check_pad_id(pad_id, stream.dtype)
+        if pad_token_id is not None:
+            check_pad_token_id(pad_token_id, stream.dtype)
         self.tokens_left_out = 0  # of the last time that all was read
         self._stream = stream
         self._packer = WindowPacker(
             seq_len=config.seq_length,
             strategy=config.strategy if is_packed else "concat",
-            pad_id=pad_id if is_packed else None,
+            pad_token_id=pad_token_id if is_packed else None,
             num_packers=config.num_packers,
             include_segment_ids=config.include_segment_ids and is_packed,
             window=config.shuffle_buffer_factor * config.num_packers,
@@ -116,7 +116,7 @@ class StreamedSamples:
         found = {"input_ids": self._stream.dtype}
         if packer.include_segment_ids:
             found["segment_ids"] = found["positions"] = np.dtype(np.int32)
-        if packer.strategy != "concat" or packer.pad_id is not None:
+        if packer.strategy != "concat" or packer.pad_token_id is not None:
             found["loss_mask"] = np.dtype(np.bool_)
         return found
 

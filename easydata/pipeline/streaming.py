@@ -18,7 +18,7 @@ from easydata.loader.protocols import SampleSource
 from easydata.pipeline.arguments import build_arguments
 from easydata.pipeline.engines import EngineMaker
 from easydata.pipeline.inputs import open_inputs
-from easydata.pipeline.samples import pad_id
+from easydata.pipeline.samples import pad_token_id
 from easydata.pipeline.stream_loader import StreamLoader
 from easydata.pipeline.stream_samples import StreamedSamples
 
@@ -160,7 +160,7 @@ def stream_samples(
         stream,
         config.pack,
         is_packed=is_packed,
-        pad_id=pad_id(config.pack, stream.tokenizer_facts) if is_packed else None,
+        pad_token_id=pad_token_id(config.pack, stream.tokenizer_facts) if is_packed else None,
         shuffle_buffer_size=config.load.shuffle_buffer_size,
     )
 

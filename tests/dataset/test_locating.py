@@ -30,7 +30,7 @@ def read_runs(dataset: ed.TokenDataset, starts: list[int], lengths: list[int]) -
     """The tokens of runs, each a row of its own length."""
     pieces = dataset.locate(np.array(starts, np.int64), np.array(lengths, np.int64))
     width = max(lengths, default=1)
-    rows = fill_rows(pieces, None, num_items=width, dtype=dataset.dtype, pad_id=0)
+    rows = fill_rows(pieces, None, num_items=width, dtype=dataset.dtype, pad_token_id=0)
     found = rows.read(0, len(starts)).tolist()
     return [row[:length] for row, length in zip(found, lengths, strict=True)]
 
@@ -140,7 +140,7 @@ def test_views_are_where_batches_lie(mapped: ed.TokenDataset) -> None:
     for first, stop in itertools.pairwise(edges):
         starts = np.arange(first, stop - 7, 8)
         rows = fill_rows(
-            mapped.locate(starts, 8), None, num_items=8, dtype=mapped.dtype, pad_id=None
+            mapped.locate(starts, 8), None, num_items=8, dtype=mapped.dtype, pad_token_id=None
         )
         view = rows.view(0, len(starts))
         assert view is not None
@@ -244,7 +244,7 @@ def test_a_folder_that_is_deleted_while_it_is_read(
     kept = dataset.gather(starts, 50)
     views = [dataset.tokens(s, s + 50) for s in starts.tolist()]
     rows = fill_rows(
-        dataset.locate(starts, 50), None, num_items=50, dtype=dataset.dtype, pad_id=None
+        dataset.locate(starts, 50), None, num_items=50, dtype=dataset.dtype, pad_token_id=None
     )
     untouched = ed.open_dataset(out)
     shutil.rmtree(out)
@@ -265,7 +265,7 @@ def test_located_rows_stay_when_their_batches_are_evicted(
     dataset = ed.open_dataset(folders["zstd"], cache_bytes=0)
     starts = np.random.default_rng(0).integers(0, len(oracle.stream) - 90, 60)
     rows = fill_rows(
-        dataset.locate(starts, 90), None, num_items=90, dtype=dataset.dtype, pad_id=None
+        dataset.locate(starts, 90), None, num_items=90, dtype=dataset.dtype, pad_token_id=None
     )
     for row in range(0, len(dataset), 10):
         dataset[row]  # another batch, in place of the one before

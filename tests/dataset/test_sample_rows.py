@@ -156,7 +156,9 @@ def test_rows_outlive_the_dataset(tmp_path: Path) -> None:
     for compression in ("none", "zstd"):
         dataset = stored(tmp_path, sample_batches(), compression=compression)
         pieces = dataset.locate_samples("segment_ids", np.array([3, 25]))
-        rows = fill_rows(pieces, None, num_items=SEQ_LEN, dtype=np.dtype(np.int32), pad_id=None)
+        rows = fill_rows(
+            pieces, None, num_items=SEQ_LEN, dtype=np.dtype(np.int32), pad_token_id=None
+        )
         expected = dataset.take([3, 25])["segment_ids"].to_pylist()
         del dataset, pieces
         junk = [np.full(5000, 7, np.int32) for _ in range(50)]

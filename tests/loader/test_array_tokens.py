@@ -35,7 +35,7 @@ def test_runs(size: int, dtype: str, step: int, data: st.DataObject) -> None:
     starts = data.draw(st.lists(st.integers(0, size - width), max_size=9))
     lengths = [data.draw(st.integers(1, width)) for _ in starts]
     pieces = tokens.locate(np.array(starts, np.int64), np.array(lengths, np.int64))
-    rows = fill_rows(pieces, None, num_items=width, dtype=tokens.dtype, pad_id=0)
+    rows = fill_rows(pieces, None, num_items=width, dtype=tokens.dtype, pad_token_id=0)
     found = rows.read(0, len(starts)).tolist()
     for row, start, length in zip(found, starts, lengths, strict=True):
         assert row == [*array[start : start + length].tolist(), *[0] * (width - length)]

@@ -301,7 +301,7 @@ def test_samples_of_any_source() -> None:
     assert (loader.seq_len, loader.num_samples, len(loader)) == (5, 10, 3)
     assert loader.tokens_left_out == 0
     assert rows(loader) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
-    padded = ConcatSamples(Stream(11), 4, pad_id=0)
+    padded = ConcatSamples(Stream(11), 4, pad_token_id=0)
     found = list(load(padded, 3, 4))
     assert [list(batch) for batch in found] == [["input_ids", "loss_mask"]]
     assert found[0]["input_ids"][2].tolist() == [8, 9, 10, 0]

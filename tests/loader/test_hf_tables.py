@@ -43,7 +43,7 @@ def tokens_of(*chunks: pa.Array) -> HuggingFaceTokens:
 
 def read(tokens: HuggingFaceTokens, starts: list[int], length: int) -> list[list[int]]:
     pieces = tokens.locate(np.array(starts, np.int64), length)
-    rows = fill_rows(pieces, None, num_items=length, dtype=tokens.dtype, pad_id=None)
+    rows = fill_rows(pieces, None, num_items=length, dtype=tokens.dtype, pad_token_id=None)
     return rows.copy(0, len(starts)).tolist()
 
 
@@ -146,7 +146,7 @@ def test_a_selection_of_rows_that_are_not_there(rows: list[int]) -> None:
 def test_the_values_live_as_long_as_what_was_located() -> None:
     tokens = tokens_of(lists_of([0, 5, 9], values=pa.array(np.arange(50_000, dtype=np.uint16))))
     pieces = tokens.locate(np.array([2]), 6)
-    rows = fill_rows(pieces, None, num_items=6, dtype=tokens.dtype, pad_id=None)
+    rows = fill_rows(pieces, None, num_items=6, dtype=tokens.dtype, pad_token_id=None)
     del tokens, pieces
     gc.collect()
     junk = [np.full(50_000, 7, np.uint16) for _ in range(20)]

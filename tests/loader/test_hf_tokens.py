@@ -75,7 +75,7 @@ def test_rows_in_another_order(tmp_path: Path) -> None:
     picked = dataset.filter(lambda row: len(row["input_ids"]) > 30)
     assert HuggingFaceTokens(picked).lengths().min() > 30
     for strategy in ("greedy", "best_fit"):
-        packed = ed.pack(HuggingFaceTokens(dataset), 64, strategy, pad_id=0)
+        packed = ed.pack(HuggingFaceTokens(dataset), 64, strategy, pad_token_id=0)
         found = packed.read(np.arange(packed.num_samples))
         ids = found["input_ids"][found["loss_mask"]]
         assert sorted(ids.tolist()) == sorted(whole)

@@ -122,7 +122,7 @@ def test_other_columns_are_put_in_place(strategy: str, columns: list[str]) -> No
             ArrayTokens(array, lengths),
             SEQ_LEN,
             strategy,
-            pad_id=3,
+            pad_token_id=3,
             include_segment_ids=strategy != "concat",
         )
     check(Mixture(sources), columns)

@@ -33,7 +33,7 @@ def plan_of(samples: list[list[tuple[int, int]]], seq_len: int = 8) -> PackingPl
 
 
 def read(plan: PackingPlan, samples: list[int], lengths: list[int] = DOCUMENTS) -> dict[str, Any]:
-    packed = PackedSamples(Documents(lengths), plan, pad_id=PAD, include_document_ids=True)
+    packed = PackedSamples(Documents(lengths), plan, pad_token_id=PAD, include_document_ids=True)
     found = packed.read(np.array(samples, np.int64))
     return {name: array.tolist() for name, array in found.items()}
 
@@ -56,7 +56,7 @@ def test_pieces_without_tokens_anywhere() -> None:
 
 def test_some_of_those_that_were_located() -> None:
     plan = plan_of([[(0, 5)], [(5, 3), (8, 5)], [(13, 1)]])
-    packed = PackedSamples(Documents(DOCUMENTS), plan, pad_id=PAD, include_document_ids=True)
+    packed = PackedSamples(Documents(DOCUMENTS), plan, pad_token_id=PAD, include_document_ids=True)
     located = packed.locate(np.array([2, 0, 1]))
     everything = located.read(0, 3)
     for start, stop in ((0, 1), (1, 3), (2, 3), (1, 1)):
@@ -75,12 +75,12 @@ def test_samples_without_pieces() -> None:
         assert [8 - row.count(0) for row in found["segment_ids"]] == used
 
 
-@pytest.mark.parametrize("pad_id", [None, PAD])
-def test_a_plan_with_samples_that_are_too_long(pad_id: int | None) -> None:
+@pytest.mark.parametrize("pad_token_id", [None, PAD])
+def test_a_plan_with_samples_that_are_too_long(pad_token_id: int | None) -> None:
     plan = plan_of([[(0, 5), (5, 3)], [(5, 3), (8, 6)]])
-    plan = plan if pad_id else replace(plan, num_tokens=16)
-    lengths = DOCUMENTS if pad_id else [*DOCUMENTS, 2]
-    samples = PackedSamples(Documents(lengths), plan, pad_id=pad_id)
+    plan = plan if pad_token_id else replace(plan, num_tokens=16)
+    lengths = DOCUMENTS if pad_token_id else [*DOCUMENTS, 2]
+    samples = PackedSamples(Documents(lengths), plan, pad_token_id=pad_token_id)
     assert samples.read(np.array([0]))["input_ids"].tolist() == [list(range(8))]
     with pytest.raises(UsageError, match=r"sample 1 of the packing plan has 9 tokens, but .* is 8"):
         samples.read(np.array([0, 1, 0]))
@@ -93,7 +93,7 @@ def test_lengths_that_are_not_those_of_the_plan() -> None:
         def lengths(self) -> Any:
             return np.array([5, 3])
 
-    samples = PackedSamples(Wrong(DOCUMENTS), plan, pad_id=PAD, include_document_ids=True)
+    samples = PackedSamples(Wrong(DOCUMENTS), plan, pad_token_id=PAD, include_document_ids=True)
     with pytest.raises(UsageError, match="the documents add up to 8, but there are 14 tokens"):
         samples.read(np.array([1]))
 

@@ -49,7 +49,7 @@ def test_any_samples(
 ) -> None:
     plan = plan_packing(lengths, seq_len, strategy)
     pad = data.draw(st.sampled_from([0, PAD] if plan.padding else [None, 0, PAD]))
-    samples = PackedSamples(Documents(lengths), plan, pad_id=pad, include_segment_ids=include)
+    samples = PackedSamples(Documents(lengths), plan, pad_token_id=pad, include_segment_ids=include)
     count = samples.num_samples
     assert (count, samples.seq_len) == (plan.num_samples, seq_len)
     numbers = data.draw(
@@ -83,7 +83,7 @@ def test_over_a_dataset(tmp_path: Any, strategy: str, compression: str) -> None:
         shard_size="8kB",
     )
     assert len(dataset.ledger.batch_offsets) > 3
-    samples = pack(dataset, 100, strategy, pad_id=300)
+    samples = pack(dataset, 100, strategy, pad_token_id=300)
     plan = plan_packing([len(text.encode()) + 1 for text in texts], 100, strategy)
     numbers = np.random.default_rng(0).permutation(plan.num_samples)
     expected = slow_read(plan, -1)
@@ -100,7 +100,7 @@ def test_over_a_dataset(tmp_path: Any, strategy: str, compression: str) -> None:
 def test_long_documents_as_a_reference_got_them_wrong() -> None:
     """It lost all but the last piece, or gave 21 ids with a mask of 8."""
     for strategy in STRATEGIES:
-        found = pack(Documents([20]), 8, strategy, pad_id=PAD).read(np.arange(3))
+        found = pack(Documents([20]), 8, strategy, pad_token_id=PAD).read(np.arange(3))
         ids = [*range(20), PAD, PAD, PAD, PAD]
         assert found["input_ids"].tolist() == [ids[:8], ids[8:16], ids[16:]]
         assert found["loss_mask"].tolist() == [[True] * 8] * 2 + [[True] * 4 + [False] * 4]
@@ -112,7 +112,9 @@ def test_a_batch_is_located_in_one_call() -> None:
     rng = np.random.default_rng(0)
     source = Documents(rng.integers(1, 200, 300).tolist(), "uint32")
     for strategy in STRATEGIES:
-        samples = PackedSamples(source, plan_packing(source.lengths(), 256, strategy), pad_id=0)
+        samples = PackedSamples(
+            source, plan_packing(source.lengths(), 256, strategy), pad_token_id=0
+        )
         source.asked = 0
         samples.read(np.arange(samples.num_samples))
         assert source.asked == 1
@@ -120,14 +122,14 @@ def test_a_batch_is_located_in_one_call() -> None:
 
 def test_a_view_where_documents_follow_one_another() -> None:
     source = Documents([4] * 16)
-    samples = PackedSamples(source, plan_packing(source.lengths(), 16, "greedy"), pad_id=None)
+    samples = PackedSamples(source, plan_packing(source.lengths(), 16, "greedy"), pad_token_id=None)
     assert np.shares_memory(samples.read(np.array([1, 2]))["input_ids"], source.ids)
     assert not np.shares_memory(samples.read(np.array([2, 0]))["input_ids"], source.ids)
 
 
 def test_stats() -> None:
     source = Documents([20, 0, 3, 6, 8])
-    samples = PackedSamples(source, plan_packing(source.lengths(), 8, "greedy"), pad_id=0)
+    samples = PackedSamples(source, plan_packing(source.lengths(), 8, "greedy"), pad_token_id=0)
     # 8 | 8 | 4 + 3 | 6 | 8
     assert samples.stats == PackingStats(
         num_documents=4,
@@ -142,17 +144,29 @@ def test_stats() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda s, p: PackedSamples(s, p, pad_id=None), "'greedy' leaves 4 places .* pad_token_id"),
-        (lambda s, p: PackedSamples(s, p, pad_id=65_536), "pad_token_id is 65536, but .* uint16"),
-        (lambda s, p: PackedSamples(s, p, pad_id=True), "pad_token_id is True"),
-        (lambda s, p: PackedSamples(Documents([13]), p, pad_id=0), "is for 12 tokens, but .* 13"),
+        (
+            lambda s, p: PackedSamples(s, p, pad_token_id=None),
+            "'greedy' leaves 4 places .* pad_token_id",
+        ),
+        (
+            lambda s, p: PackedSamples(s, p, pad_token_id=65_536),
+            "pad_token_id is 65536, but .* uint16",
+        ),
+        (lambda s, p: PackedSamples(s, p, pad_token_id=True), "pad_token_id is True"),
+        (
+            lambda s, p: PackedSamples(Documents([13]), p, pad_token_id=0),
+            "is for 12 tokens, but .* 13",
+        ),
         (lambda s, p: pack(s, 8, "greedy"), "no pad_token_id"),
         (lambda s, p: pack(s, 8, "gready"), "did you mean 'greedy'"),
         (lambda s, p: pack(s, 0, "greedy"), "seq_len is 0"),
         (lambda s, p: pack(s, 0, "concat"), "seq_len is 0"),
         (lambda s, p: pack(s, 13, "concat"), "only 12 tokens"),
         (lambda s, p: pack(s, 8, "pool", num_packers=0), "num_packers is 0"),
-        (lambda s, p: PackedSamples(s, None, pad_id=0), "plan is a NoneType; make one with plan_"),
+        (
+            lambda s, p: PackedSamples(s, None, pad_token_id=0),
+            "plan is a NoneType; make one with plan_",
+        ),
         (lambda s, p: pack(Numbers(5), 8), "a Numbers is no source of documents; give a dataset"),
         (lambda s, p: pack(None, 8, "concat"), "a NoneType is no source of documents"),
         (lambda s, p: pack(s.ids, 8), "a ndarray is no source of documents"),
@@ -165,7 +179,7 @@ def test_wrong_arguments(make: Callable[[Documents, PackingPlan], Any], message:
 
 
 def test_no_such_sample() -> None:
-    samples = pack(Documents([5, 7]), 8, pad_id=0)
+    samples = pack(Documents([5, 7]), 8, pad_token_id=0)
     for bad in (-1, 2):
         with pytest.raises(IndexError, match=f"sample {bad} of 2"):
             samples.read(np.array([0, bad]))
@@ -175,19 +189,19 @@ def test_pack_chooses() -> None:
     source = Documents([5, 6, 7, 3, 2, 1])
     assert isinstance(pack(source, 8, "concat"), ConcatSamples)
     assert pack(source, 8, "concat").num_samples == 3
-    found = pack(source, 8, "concat", pad_id=0, include_segment_ids=False)
+    found = pack(source, 8, "concat", pad_token_id=0, include_segment_ids=False)
     assert set(found.read(np.array([0]))) == {"input_ids", "loss_mask"}
     assert set(pack(source, 8, "concat").read(np.array([0]))) == {
         "input_ids",
         "segment_ids",
         "positions",
     }
-    greedy = pack(source, 8, pad_id=0, include_segment_ids=False)
+    greedy = pack(source, 8, pad_token_id=0, include_segment_ids=False)
     assert isinstance(greedy, PackedSamples)
     assert greedy.plan.strategy == "greedy"
     assert set(greedy.read(np.array([0]))) == {"input_ids", "loss_mask"}
-    assert pack(source, 8, "pool", pad_id=0).num_samples == 3
-    assert pack(source, 8, "pool", pad_id=0, num_packers=1).num_samples == 4
+    assert pack(source, 8, "pool", pad_token_id=0).num_samples == 3
+    assert pack(source, 8, "pool", pad_token_id=0, num_packers=1).num_samples == 4
 
 
 def test_the_fingerprint_tells_tokens_and_packing_apart() -> None:
@@ -197,20 +211,20 @@ def test_the_fingerprint_tells_tokens_and_packing_apart() -> None:
         fingerprint = "a name"
 
     made = [
-        pack(Documents(lengths), 8, pad_id=0),
-        pack(Documents(lengths), 8, pad_id=1),
-        pack(Documents(lengths), 9, pad_id=0),
-        pack(Documents(lengths), 8, "pool", pad_id=0),
-        pack(Documents(lengths), 8, "concat", pad_id=0),
-        pack(Documents(lengths[::-1]), 8, pad_id=0),
-        pack(Documents(lengths, "uint32"), 8, pad_id=0),
-        pack(Documents(lengths), 8, pad_id=0, include_segment_ids=False),
-        pack(Documents(lengths), 8, "concat", pad_id=0, include_segment_ids=False),
-        pack(Named(lengths), 8, pad_id=0),
+        pack(Documents(lengths), 8, pad_token_id=0),
+        pack(Documents(lengths), 8, pad_token_id=1),
+        pack(Documents(lengths), 9, pad_token_id=0),
+        pack(Documents(lengths), 8, "pool", pad_token_id=0),
+        pack(Documents(lengths), 8, "concat", pad_token_id=0),
+        pack(Documents(lengths[::-1]), 8, pad_token_id=0),
+        pack(Documents(lengths, "uint32"), 8, pad_token_id=0),
+        pack(Documents(lengths), 8, pad_token_id=0, include_segment_ids=False),
+        pack(Documents(lengths), 8, "concat", pad_token_id=0, include_segment_ids=False),
+        pack(Named(lengths), 8, pad_token_id=0),
     ]
     assert len({samples.fingerprint for samples in made}) == len(made)
-    as_numpy = pack(Documents(lengths), np.int64(8), pad_id=np.uint8(0))
+    as_numpy = pack(Documents(lengths), np.int64(8), pad_token_id=np.uint8(0))
     assert as_numpy.fingerprint == made[0].fingerprint
     plan = plan_packing(lengths, 8, "greedy")
-    given = PackedSamples(Documents(lengths), plan, pad_id=0, fingerprint="a name")
+    given = PackedSamples(Documents(lengths), plan, pad_token_id=0, fingerprint="a name")
     assert given.fingerprint == made[-1].fingerprint

@@ -115,7 +115,7 @@ def test_any_rows(drawn: Drawn, data: st.DataObject) -> None:
         drawn.runs_in_row,
         num_items=drawn.num_items,
         dtype=drawn.dtype,
-        pad_id=drawn.pad,
+        pad_token_id=drawn.pad,
     )
     count = len(drawn.expected)
     assert (rows.num_rows, rows.num_items, rows.dtype) == (count, drawn.num_items, drawn.dtype)
@@ -263,7 +263,7 @@ def test_rows_keep_padding_and_owner_alive() -> None:
     owner = Owner()
     alive = weakref.ref(owner)
     pieces = Pieces(np.array([array.ctypes.data]), np.array([20]), None, (owner, array))
-    rows = fill_rows(pieces, None, num_items=1000, dtype=array.dtype, pad_id=PAD)
+    rows = fill_rows(pieces, None, num_items=1000, dtype=array.dtype, pad_token_id=PAD)
     del pieces, owner, array
     gc.collect()
     junk = [np.full(1000, 3, np.uint16) for _ in range(50)]
@@ -361,4 +361,4 @@ def test_runs_that_are_no_rows(
     addresses = np.full(len(sizes), array.ctypes.data)
     pieces = Pieces(addresses, np.array(sizes), None if counts is None else np.array(counts), array)
     with pytest.raises(ValueError, match=message):
-        fill_rows(pieces, None, num_items=10, dtype=array.dtype, pad_id=pad)
+        fill_rows(pieces, None, num_items=10, dtype=array.dtype, pad_token_id=pad)

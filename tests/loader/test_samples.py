@@ -90,7 +90,7 @@ def test_any_samples(
 ) -> None:
     expected = oracle(lengths, seq_len, pad)
     source = Documents(lengths)
-    options: dict[str, Any] = {"pad_id": pad, "lengths": lengths if with_lengths else None}
+    options: dict[str, Any] = {"pad_token_id": pad, "lengths": lengths if with_lengths else None}
     count = len(expected["input_ids"])
     if not count:
         with pytest.raises(UsageError, match=f"seq_len is {seq_len}, but there are only"):
@@ -121,14 +121,14 @@ def test_a_view_where_the_numbers_follow_one_another() -> None:
     source = Documents([100])
     base = source.ids
     for pad in (None, PAD):
-        samples = ConcatSamples(source, 8, pad_id=pad)
+        samples = ConcatSamples(source, 8, pad_token_id=pad)
         view = samples.read(np.array([3, 4, 5]))["input_ids"]
         assert np.shares_memory(view, base)
         assert not view.flags.writeable
         assert not np.shares_memory(samples.read(np.array([3, 5]))["input_ids"], base)
         # As far apart as three that follow one another, but they do not.
         assert samples.read(np.array([3, 3, 5]))["input_ids"][:, 0].tolist() == [24, 24, 40]
-    padded = ConcatSamples(source, 8, pad_id=PAD).read(np.array([11, 12]))["input_ids"]
+    padded = ConcatSamples(source, 8, pad_token_id=PAD).read(np.array([11, 12]))["input_ids"]
     assert padded.tolist() == [list(range(88, 96)), [96, 97, 98, 99, PAD, PAD, PAD, PAD]]
 
 
@@ -146,7 +146,7 @@ def test_over_a_dataset(tmp_path: Path, compression: str) -> None:
     stream = sum(([*text.encode(), 256] for text in texts), [])
     lengths = dataset.lengths()
     expected = oracle(lengths.tolist(), 61, 7)
-    samples = ConcatSamples(dataset, 61, pad_id=7, lengths=lengths)
+    samples = ConcatSamples(dataset, 61, pad_token_id=7, lengths=lengths)
     numbers = np.random.default_rng(0).permutation(samples.num_samples)
     found = samples.read(numbers)
     stream += [7] * (-len(stream) % 61)
@@ -162,10 +162,10 @@ def test_over_a_dataset(tmp_path: Path, compression: str) -> None:
         ({"seq_len": True}, "seq_len is True"),
         ({"seq_len": 2.0}, r"seq_len is 2\.0"),
         ({"seq_len": 13}, "only 12 tokens; .* or give pad_token_id"),
-        ({"pad_id": 65_536}, "pad_token_id is 65536, but the tokens are stored as uint16"),
-        ({"pad_id": -1}, "pad_token_id is -1"),
-        ({"pad_id": True}, "pad_token_id is True"),
-        ({"pad_id": "0"}, "pad_token_id is '0'"),
+        ({"pad_token_id": 65_536}, "pad_token_id is 65536, but the tokens are stored as uint16"),
+        ({"pad_token_id": -1}, "pad_token_id is -1"),
+        ({"pad_token_id": True}, "pad_token_id is True"),
+        ({"pad_token_id": "0"}, "pad_token_id is '0'"),
         ({"lengths": [12, -1, 1]}, "document 1 has length -1"),
         ({"lengths": [12, 1]}, "add up to 13, but there are 12 tokens"),
         ({"lengths": [11]}, "add up to 11, but there are 12 tokens"),
@@ -185,7 +185,7 @@ def test_no_such_sample() -> None:
         with pytest.raises(IndexError, match=f"sample {bad} of 3"):
             samples.read(np.array([0, bad]))
     with pytest.raises(UsageError, match="only 0 tokens"):
-        ConcatSamples(Documents([0]), 4, pad_id=0)
+        ConcatSamples(Documents([0]), 4, pad_token_id=0)
 
 
 def test_the_fingerprint_tells_tokens_and_packing_apart() -> None:
@@ -197,8 +197,8 @@ def test_the_fingerprint_tells_tokens_and_packing_apart() -> None:
         "other tokens": ConcatSamples(Documents([5, 8]), 4),
         "other type": ConcatSamples(Documents([5, 7], "uint32"), 4),
         "other seq_len": ConcatSamples(Documents([5, 7]), 3),
-        "padded": ConcatSamples(Documents([5, 7]), 4, pad_id=0),
-        "other pad": ConcatSamples(Documents([5, 7]), 4, pad_id=1),
+        "padded": ConcatSamples(Documents([5, 7]), 4, pad_token_id=0),
+        "other pad": ConcatSamples(Documents([5, 7]), 4, pad_token_id=1),
         "named": ConcatSamples(Named([5, 7]), 4),
         "given": ConcatSamples(Named([5, 7]), 4, fingerprint="another"),
         "ends": ConcatSamples(Documents([5, 7]), 4, lengths=[5, 7]),

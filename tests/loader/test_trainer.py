@@ -180,7 +180,9 @@ def test_documents_of_a_sample_do_not_see_each_other(dataset: ed.TokenDataset) -
     model = tiny_model()
     options: dict[str, Any] = {"pad_token_id": PAD, "for_transformers": True}
     data = TorchDataset(dataset, 40, pack="greedy", **options)
-    segments = pack(dataset, 40, "greedy", pad_id=PAD).read(np.arange(len(data)))["segment_ids"]
+    segments = pack(dataset, 40, "greedy", pad_token_id=PAD).read(np.arange(len(data)))[
+        "segment_ids"
+    ]
     several = np.flatnonzero(segments.max(axis=1) > 1)[:3].tolist()
     assert len(several) == 3
     for number in several:

@@ -63,7 +63,7 @@ def samples_of(
     rows: Rows,
     *,
     is_packed: bool = True,
-    pad_id: int | None = 0,
+    pad_token_id: int | None = 0,
     shuffle_buffer_size: int | None = None,
     **config: Any,
 ) -> StreamedSamples:
@@ -79,7 +79,7 @@ def samples_of(
         rows,
         PackStageConfig(**config),
         is_packed=is_packed,
-        pad_id=pad_id,
+        pad_token_id=pad_token_id,
         shuffle_buffer_size=shuffle_buffer_size,
     )
 

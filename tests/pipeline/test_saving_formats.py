@@ -143,7 +143,7 @@ def test_arrow_is_a_dataset_directory(tokens: ed.TokenDataset, tmp_path: Path) -
 def test_samples_in_their_order(
     tokens: ed.TokenDataset, tmp_path: Path, form: str, shuffle: bool
 ) -> None:
-    samples = pack(tokens, 32, "best_fit", pad_id=0)
+    samples = pack(tokens, 32, "best_fit", pad_token_id=0)
     folder = tmp_path / "out"
     made = config(
         save={"output_dir": folder, "format": form, "num_shards": 2},

@@ -46,7 +46,7 @@ def test_a_build_and_a_pipeline_write_the_same_batches(
     pad: Any = {"pad_token": 0} if way == "greedy" else {}
     options: Any = {"seq_len": 32, "pack": way, "shuffle": True, "seed": 3, "segment_ids": True}
     built = ed.build(TEXTS, tokenizer="bytes", out=tmp_path / "built", **options, **pad)
-    samples = pack(tokens, 32, way, pad_id=0 if pad else None)
+    samples = pack(tokens, 32, way, pad_token_id=0 if pad else None)
     saved = save(samples, tmp_path / "saved", shuffle=True)
     assert saved.schema == built.schema
     assert saved.to_table() == built.to_table()

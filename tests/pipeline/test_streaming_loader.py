@@ -40,7 +40,7 @@ def config(names="a", *, load: Any = None, **stages: Any) -> PipelineConfig:
 def stream(name: str, count: int, *, rows: type[Rows] = Rows, **options: Any):
     """`count` samples of 8 tokens; every token of sample i is ord(name) + 1000 · i."""
     documents = [[ord(name) + 1000 * i] * 8 for i in range(count)]
-    return samples_of(rows(documents), **{"strategy": "concat", "pad_id": None, **options})
+    return samples_of(rows(documents), **{"strategy": "concat", "pad_token_id": None, **options})
 
 
 def cached(name: str, count: int, dtype: Any = np.uint32):
@@ -192,7 +192,9 @@ def test_streams_of_other_samples_are_refused():
             {"a": stream("a", 4), "b": stream("b", 9, seq_length=9)}, config("ab", mix=MIX)
         )
     with pytest.raises(UsageError, match="pack all datasets in the same way"):
-        StreamLoader({"a": stream("a", 4), "b": stream("b", 9, pad_id=0)}, config("ab", mix=MIX))
+        StreamLoader(
+            {"a": stream("a", 4), "b": stream("b", 9, pad_token_id=0)}, config("ab", mix=MIX)
+        )
 
 
 @pytest.mark.parametrize("prefetch", [False, True])
@@ -230,7 +232,7 @@ def test_an_error_comes_in_its_turn(prefetch):
 @pytest.mark.parametrize("prefetch", [False, True])
 def test_an_abandoned_iteration_ends_its_threads_and_streams(end, prefetch):
     streams = {"a": Rows([[1] * 8] * 400), "b": Rows([[2] * 8] * 400)}
-    samples = {name: samples_of(rows, pad_id=None) for name, rows in streams.items()}
+    samples = {name: samples_of(rows, pad_token_id=None) for name, rows in streams.items()}
     load = {"prefetch_enabled": prefetch, "prefetch_workers": 3}
     gc.collect()  # iterators of other tests
     batches = iter(StreamLoader(samples, config("ab", mix=MIX, load=load)))
@@ -261,7 +263,7 @@ class Stuck(Rows):
 
 def test_closing_does_not_wait_for_a_window_to_fill():
     rows = Stuck([[1] * 8] * 40)
-    samples = samples_of(rows, pad_id=None, shuffle_packed=True, shuffle_buffer_size=16)
+    samples = samples_of(rows, pad_token_id=None, shuffle_packed=True, shuffle_buffer_size=16)
     batches = iter(StreamLoader({"a": samples}, config()))
     next(batches)
     next(batches)  # room for the thread to go on to what does not fill

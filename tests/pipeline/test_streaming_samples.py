@@ -95,11 +95,11 @@ def test_a_window_ends_with_the_document_that_fills_it():
 
 def test_without_packing_the_end_is_left_out_and_counted():
     documents = numbered([5, 6, 10, 0, 80])
-    samples = samples_of(Rows(documents), is_packed=False, pad_id=0)
+    samples = samples_of(Rows(documents), is_packed=False, pad_token_id=0)
     found = joined(samples)
     assert found == {"input_ids": np.arange(1, 97).reshape(-1, 8).tolist()}
     assert samples.tokens_left_out == 5
-    packed = samples_of(Rows(documents), strategy="concat", pad_id=None)
+    packed = samples_of(Rows(documents), strategy="concat", pad_token_id=None)
     assert list(joined(packed)) == ["input_ids", "segment_ids", "positions"]
     assert packed.tokens_left_out == 5
     padded = samples_of(Rows(documents), strategy="concat")
@@ -113,22 +113,22 @@ def test_without_packing_the_end_is_left_out_and_counted():
 @pytest.mark.parametrize("strategy", ["greedy", *OTHERS])
 def test_no_pad_id_is_an_error_only_where_one_is_needed(strategy):
     # The first window ends with half a sample.
-    fits = samples_of(Rows(numbered([8, 8, 8, 12, 4] * 3)), strategy=strategy, pad_id=None)
+    fits = samples_of(Rows(numbered([8, 8, 8, 12, 4] * 3)), strategy=strategy, pad_token_id=None)
     assert sorted(np.ravel(joined(fits)["input_ids"])) == list(range(1, 121))
     with pytest.raises(UsageError, match="no pad_token_id"):
-        joined(samples_of(Rows(numbered([4] * 31)), strategy=strategy, pad_id=None))
+        joined(samples_of(Rows(numbered([4] * 31)), strategy=strategy, pad_token_id=None))
 
 
 def test_a_pad_id_that_is_no_token_id_is_refused():
     with pytest.raises(UsageError, match="pad_token_id is 70000"):
-        samples_of(Rows([[1]], dtype=np.uint16), pad_id=70_000)
+        samples_of(Rows([[1]], dtype=np.uint16), pad_token_id=70_000)
 
 
 @pytest.mark.parametrize("strategy", ["greedy", "concat", "pool"])
 @pytest.mark.parametrize("include", [True, False])
 @pytest.mark.parametrize("is_packed", [True, False])
-@pytest.mark.parametrize("pad_id", [0, None])
-def test_the_arrays_are_those_of_cached_samples(strategy, include, is_packed, pad_id):
+@pytest.mark.parametrize("pad_token_id", [0, None])
+def test_the_arrays_are_those_of_cached_samples(strategy, include, is_packed, pad_token_id):
     lengths = np.full(20, 8)
     rows = Rows(numbered(lengths), dtype=np.uint16)
     samples = samples_of(
@@ -136,12 +136,12 @@ def test_the_arrays_are_those_of_cached_samples(strategy, include, is_packed, pa
         strategy=strategy,
         include_segment_ids=include,
         is_packed=is_packed,
-        pad_id=pad_id,
+        pad_token_id=pad_token_id,
     )
     source = Documents(np.arange(160, dtype=np.uint16), lengths)
     cached = pack(source, 8, "concat", include_segment_ids=False)
     if is_packed:
-        cached = pack(source, 8, strategy, pad_id=pad_id, include_segment_ids=include)
+        cached = pack(source, 8, strategy, pad_token_id=pad_token_id, include_segment_ids=include)
     expected = {name: array.dtype for name, array in cached.read(np.arange(2)).items()}
     assert list(samples.dtypes.items()) == list(expected.items())
     for block in samples:
