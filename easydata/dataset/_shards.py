@@ -28,7 +28,7 @@ from easydata.format.ledger import Ledger
 from easydata.format.mapping import map_file
 from easydata.format.row_groups import read_row_group
 from easydata.format.stream import decode_batch, places_beside
-from easydata.loader.packing_segments import ranges
+from easydata.loader.ranges import ranges
 
 __all__ = ["Shards", "Verify"]
 

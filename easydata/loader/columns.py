@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ IGNORED = -100
 _SEGMENTS = ("segment_ids", "positions")
 _DERIVED = ("loss_mask", "labels")
 _ALL = ("input_ids", *_SEGMENTS, *_DERIVED, "document_ids")
+
+_CACHED_ITEMS = 1 << 17
 
 
 class Columns:
@@ -155,12 +158,21 @@ def _copy(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
 
 def _labels(arrays: Arrays) -> npt.NDArray[Any]:
     ids = arrays["input_ids"]
-    labels = np.full(ids.shape, IGNORED, np.int64 if ids.itemsize == 8 else np.int32)
-    labels[:, :-1] = ids[:, 1:]
-    segments, mask = arrays.get("segment_ids"), arrays.get("loss_mask")
-    if segments is not None:
-        is_next = (segments[:, 1:] == segments[:, :-1]) & (segments[:, 1:] != 0)
-        labels[:, :-1][~is_next] = IGNORED
-    if mask is not None:
-        labels[:, :-1][~mask[:, 1:].astype(np.bool_, copy=False)] = IGNORED
+    labels = empty_aligned(ids.shape, np.dtype(np.int64 if ids.itemsize == 8 else np.int32))
+    flat = {name: array.reshape(-1) for name, array in arrays.items()}
+    segments, mask = flat.get("segment_ids"), flat.get("loss_mask")
+    # As if all samples were one, so that NumPy has no rows to go through; some at a time, so that
+    # what is worked out for them stays in the processor's cache.
+    for start in range(0, ids.size - 1, _CACHED_ITEMS):
+        stop = min(start + _CACHED_ITEMS, ids.size - 1)
+        found, following = labels.reshape(-1)[start:stop], slice(start + 1, stop + 1)
+        found[...] = flat["input_ids"][following]
+        ignored: list[npt.NDArray[np.bool_]] = []
+        if segments is not None:
+            ignored += [segments[following] != segments[start:stop], segments[following] == 0]
+        if mask is not None:
+            ignored.append(~mask[following].astype(np.bool_, copy=False))
+        if ignored:
+            np.copyto(found, IGNORED, where=functools.reduce(np.logical_or, ignored))
+    labels[:, -1:] = IGNORED
     return labels

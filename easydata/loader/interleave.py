@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from easydata.errors import UsageError
-from easydata.loader.packing_segments import ranges
+from easydata.loader.ranges import ranges
 from easydata.loader.schedule import Segment, WeightSchedule
 
 __all__ = ["Interleaving"]

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from easydata.loader.packing_segments import ranges
 from easydata.loader.protocols import Arrays, LocatedSamples
+from easydata.loader.ranges import ranges
 from easydata.loader.rows import Rows, empty_aligned
 
 __all__ = ["group_by_source", "merge", "merge_rows", "ranks_in_source", "rows_of_ids"]

@@ -14,8 +14,9 @@ from easydata.errors import UsageError
 from easydata.fingerprint import fingerprint_json
 from easydata.loader._checks import check_lengths, check_numbers, check_pad_token_id, has_all
 from easydata.loader.packing_plan import PackingPlan, check_strategy, plan_packing
-from easydata.loader.packing_segments import label_pieces, ranges, spread, totals
+from easydata.loader.packing_segments import Filling
 from easydata.loader.protocols import Arrays, DocumentSource, SampleSource, TokenSource
+from easydata.loader.ranges import ranges, totals
 from easydata.loader.rows import Rows, fill_rows
 from easydata.loader.samples import ConcatSamples, tokens_identity
 
@@ -175,7 +176,6 @@ class PackedSamples:
             rows,
             np.append(0, counts.cumsum()),
             lengths,
-            used,
             documents,
             with_segments=self._include_segment_ids,
         )
@@ -201,7 +201,6 @@ class LocatedPacked:
         rows: Rows,
         first_piece: npt.NDArray[np.int64],
         lengths: npt.NDArray[np.int64],
-        used: npt.NDArray[np.int64],
         documents: npt.NDArray[np.int64] | None,
         *,
         with_segments: bool,
@@ -209,7 +208,6 @@ class LocatedPacked:
         self.ids = rows
         self._first_piece = first_piece
         self._lengths = lengths
-        self._used = used
         self._documents = documents
         self._with_segments = with_segments
 
@@ -217,14 +215,14 @@ class LocatedPacked:
         """See `LocatedSamples.read`."""
         first = self._first_piece[start : stop + 1]
         counts, lengths = np.diff(first), self._lengths[first[0] : first[-1]]
-        seq_len = self.ids.num_items
-        found = {"input_ids": self.ids.read(start, stop)}
+        found: Arrays = {"input_ids": self.ids.read(start, stop)}
+        filling = Filling(counts, lengths, self.ids.num_items)
         if self._with_segments:
-            found["segment_ids"], found["positions"] = label_pieces(counts, lengths, seq_len)
+            found["segment_ids"] = filling.segment_ids()
+            found["positions"] = filling.positions()
         if self._documents is not None:
-            documents = self._documents[first[0] : first[-1]]
-            found["document_ids"] = spread(documents, counts, lengths, seq_len)
-        found["loss_mask"] = np.arange(seq_len) < self._used[start:stop, None]
+            found["document_ids"] = filling.spread(self._documents[first[0] : first[-1]])
+        found["loss_mask"] = filling.loss_mask()
         return found
 
 

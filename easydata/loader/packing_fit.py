@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from easydata.loader.packing_segments import ranges
+from easydata.loader.ranges import ranges
 
 __all__ = ["best_fit", "first_fit", "next_fit", "number_type", "pool_fit"]
 

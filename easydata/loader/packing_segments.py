@@ -2,83 +2,109 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["label_pieces", "ranges", "spread", "totals"]
+from easydata._lazy import cached_property
+from easydata.loader.ranges import ranges, totals
+from easydata.loader.rows import Rows
+
+__all__ = ["Filling"]
+
+Int64Array = npt.NDArray[np.int64]
 
 
-def ranges(firsts: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """int64[sum of counts]: `counts[i]` numbers from `firsts[i]` up, one range after another.
+class Filling:
+    """Samples that are filled with pieces from their start on, and with padding where these end.
 
-    >>> ranges(np.array([5, 20]), np.array([2, 3])).tolist()
-    [5, 6, 20, 21, 22]
+    Each array is put together from runs of a small table, which takes no longer than to copy it
+    and lets go of the interpreter's lock. They are new ones, at addresses that are multiples of 64.
     """
-    before = counts.cumsum() - counts
-    return np.arange(counts.sum(), dtype=np.int64) + np.repeat(firsts - before, counts)
+
+    def __init__(self, counts: Int64Array, lengths: Int64Array, seq_len: int) -> None:
+        """
+        Args:
+            counts: int64[n], pieces in each sample.
+            lengths: int64[sum of counts], tokens in each piece; at most `seq_len` in a sample.
+            seq_len: tokens in a sample.
+        """
+        self._seq_len = seq_len
+        self._counts, self._lengths = counts, lengths
+        self._used = totals(lengths, counts)
+        # A sample is its pieces and one run, perhaps empty, for the padding.
+        self._first_run = np.append(0, (counts + 1).cumsum())
+        self._pads = self._first_run[1:] - 1
+
+    def segment_ids(self) -> npt.NDArray[np.int32]:
+        """int32[n, seq_len]: 1 for the first piece of a sample, 2 for the second and so on, 0
+        where no piece lies.
+        """
+        runs = self._runs
+        numbers = self._with_pads(ranges(np.ones_like(self._counts), self._counts), 0)
+        # So often is each in the table; all of them together are no more than one array.
+        longest = np.zeros(numbers.max(initial=0) + 1, np.int64)
+        np.maximum.at(longest, numbers, runs)
+        table = np.arange(len(longest), dtype=np.int32).repeat(longest)
+        firsts = longest.cumsum() - longest
+        return _copied(table, firsts[numbers], runs, self._first_run, self._seq_len)
+
+    def positions(self) -> npt.NDArray[np.int32]:
+        """int32[n, seq_len]: 0 for the first token of each piece, then 1 and so on; 0 where no
+        piece lies.
+        """
+        zeros = int(self._runs[self._pads].max(initial=0))
+        table = np.append(np.zeros(zeros, np.int32), np.arange(self._seq_len, dtype=np.int32))
+        firsts = self._with_pads(zeros, 0)
+        return _copied(table, firsts, self._runs, self._first_run, self._seq_len)
+
+    def loss_mask(self) -> npt.NDArray[np.bool_]:
+        """bool[n, seq_len]: whether a piece lies there."""
+        seq_len, n = self._seq_len, len(self._counts)
+        table = np.arange(2 * seq_len) < seq_len
+        # The end of what is True, and the start of what is not.
+        firsts = np.column_stack([seq_len - self._used, np.full(n, seq_len)]).ravel()
+        runs = np.column_stack([self._used, seq_len - self._used]).ravel()
+        return _copied(table, firsts, runs, np.arange(0, 2 * n + 1, 2), seq_len)
+
+    def spread(self, values: Int64Array) -> Int64Array:
+        """int64[n, seq_len]: the value of the piece that each token is of; -1 where no piece lies.
+
+        Args:
+            values: int64[sum of counts], of each piece.
+        """
+        found = self._with_pads(values, -1).repeat(self._runs)
+        return found.reshape(len(self._counts), self._seq_len)
+
+    @cached_property
+    def _runs(self) -> Int64Array:
+        """int64[pieces + n]: how long each run is."""
+        return self._with_pads(self._lengths, self._seq_len - self._used)
+
+    def _with_pads(self, of_pieces: Int64Array | int, of_pads: Int64Array | int) -> Int64Array:
+        is_piece = np.ones(self._first_run[-1], np.bool_)
+        is_piece[self._pads] = False
+        found = np.empty(len(is_piece), np.int64)
+        found[is_piece] = of_pieces
+        found[self._pads] = of_pads
+        return found
 
 
-def totals(lengths: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """int64[n]: tokens in samples that have `counts[i]` pieces of these lengths, or none.
-
-    >>> totals(np.array([5, 1, 7]), np.array([2, 0, 1])).tolist()
-    [6, 0, 7]
-    """
-    ends = np.append(0, lengths.cumsum())[np.append(0, counts.cumsum())]
-    return np.diff(ends)
-
-
-def label_pieces(
-    counts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], seq_len: int
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-    """Segment ids and positions of samples that are filled with pieces from their start on.
-
-    Args:
-        counts: int64[n], pieces in each sample.
-        lengths: int64[sum of counts], tokens in each piece; at most `seq_len` in a sample.
-        seq_len: tokens in a sample.
-
-    Returns:
-        segment_ids: int32[n, seq_len], 1 for the first piece of a sample, 2 for the second and
-            so on, 0 where no piece lies.
-        positions: int32[n, seq_len], 0 for the first token of each piece, then 1 and so on;
-            0 where no piece lies.
-    """
-    n = len(counts)
-    # A sample is its pieces and one slot, perhaps empty, for the padding.
-    slots = np.arange(len(lengths)) + np.repeat(np.arange(n), counts)
-    slot_lengths = np.zeros(len(lengths) + n, np.int64)
-    slot_lengths[slots] = lengths
-    firsts = (counts + 1).cumsum() - counts - 1
-    pads = firsts + counts
-    slot_lengths[pads] = seq_len - totals(lengths, counts)
-    numbers = ranges(np.ones(n, np.int64), counts + 1).astype(np.int32)
-    numbers[pads] = 0
-    starts = slot_lengths.cumsum() - slot_lengths - np.repeat(np.arange(n), counts + 1) * seq_len
-    segment_ids = np.repeat(numbers, slot_lengths).reshape(n, seq_len)
-    positions = np.arange(seq_len, dtype=np.int32) - np.repeat(
-        starts.astype(np.int32), slot_lengths
-    ).reshape(n, seq_len)
-    if slot_lengths[pads].any():
-        positions[segment_ids == 0] = 0
-    return segment_ids, positions
-
-
-def spread(
-    values: npt.NDArray[np.int64],
-    counts: npt.NDArray[np.int64],
-    lengths: npt.NDArray[np.int64],
+def _copied(
+    table: npt.NDArray[Any],
+    firsts: Int64Array,
+    lengths: Int64Array,
+    first_run: Int64Array,
     seq_len: int,
-) -> npt.NDArray[np.int64]:
-    """int64[n, seq_len]: the value of the piece that each token is of; -1 where no piece lies.
-
-    Args:
-        values: int64[sum of counts], of each piece.
-        counts: int64[n], pieces in each sample.
-        lengths: int64[sum of counts], tokens in each piece.
-        seq_len: tokens in a sample.
-    """
-    found = np.full((len(counts), seq_len), -1, np.int64)
-    is_used = np.arange(seq_len) < totals(lengths, counts)[:, None]
-    found[is_used] = np.repeat(values, lengths)
-    return found
+) -> npt.NDArray[Any]:
+    """Rows that are put together from runs of a table, each from an item of it on."""
+    rows = Rows(
+        table.ctypes.data + firsts * table.itemsize,
+        lengths * table.itemsize,
+        num_items=seq_len,
+        dtype=table.dtype,
+        owner=table,
+        first_piece=first_run,
+    )
+    return rows.copy(0, rows.num_rows)

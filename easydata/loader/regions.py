@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from easydata.loader.packing_segments import ranges
+from easydata.loader.ranges import ranges
 
 __all__ = ["Regions", "SplitRuns"]
 

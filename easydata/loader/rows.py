@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from easydata.format.arrays import number_array
-from easydata.loader.packing_segments import totals
+from easydata.loader.ranges import totals
 
 __all__ = ["Pieces", "Rows", "empty_aligned", "fill_rows"]
 

@@ -18,8 +18,9 @@ from easydata.loader._checks import (
     check_pad_token_id,
 )
 from easydata.loader.block_order import default_blocks
-from easydata.loader.packing_segments import label_pieces, ranges, spread
+from easydata.loader.packing_segments import Filling
 from easydata.loader.protocols import Arrays, SampleSource, TokenSource
+from easydata.loader.ranges import ranges
 from easydata.loader.rows import Rows, fill_rows
 
 __all__ = ["ConcatSamples", "description", "tokens_identity"]
@@ -185,17 +186,15 @@ class ConcatSamples:
         found: Arrays = {}
         if self._document_ends is not None:
             documents, counts, lengths = self._pieces(samples)
+            filling = Filling(counts, lengths, self._seq_len)
             if self._with_segments:
-                found["segment_ids"], found["positions"] = label_pieces(
-                    counts, lengths, self._seq_len
-                )
+                found["segment_ids"] = filling.segment_ids()
+                found["positions"] = filling.positions()
             if self._with_documents:
-                found["document_ids"] = spread(
-                    self._document_rows[documents], counts, lengths, self._seq_len
-                )
+                found["document_ids"] = filling.spread(self._document_rows[documents])
         if self._pad_token_id is not None:
             used = np.minimum(self._num_tokens - samples * self._seq_len, self._seq_len)
-            found["loss_mask"] = np.arange(self._seq_len) < used[:, None]
+            found["loss_mask"] = Filling(np.ones_like(used), used, self._seq_len).loss_mask()
         return found
 
     def _pieces(

@@ -14,7 +14,7 @@ from easydata.errors import UsageError
 from easydata.loader.array_tokens import ArrayTokens
 from easydata.loader.packing import PackedSamples, pack
 from easydata.loader.packing_plan import PackingPlan, plan_packing
-from easydata.loader.packing_segments import ranges
+from easydata.loader.ranges import ranges
 from easydata.loader.rows import Pieces
 
 __all__ = ["Documents", "SampleBlock", "WindowPacker", "cut_windows"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
+from unittest import mock
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 import easydata as ed
 from easydata.errors import EasyDataError, UsageError
+from easydata.loader import columns as columns_module
 from easydata.loader.array_tokens import ArrayTokens
 from easydata.loader.columns import Columns
 from easydata.loader.data_loader import DataLoader
@@ -58,6 +60,7 @@ TYPES = {"loss_mask": "bool", "document_ids": "int64"}
     dtype=st.sampled_from(["uint16", "uint32", "int64"]),
     shuffle=st.sampled_from([True, False, "block"]),
     prefetch=st.sampled_from([0, 0, 2]),
+    cached_items=st.sampled_from([1, 40, 1 << 17]),
 )
 def test_every_array_of_every_packing(
     strategy: str,
@@ -67,6 +70,7 @@ def test_every_array_of_every_packing(
     dtype: str,
     shuffle: Any,
     prefetch: int,
+    cached_items: int,
 ) -> None:
     total = sum(lengths)
     data = ArrayTokens(np.arange(total).astype(dtype), lengths)
@@ -83,7 +87,9 @@ def test_every_array_of_every_packing(
         prefetch=prefetch,
     )
     seen: list[int] = []
-    for batch in loader:
+    with mock.patch.object(columns_module, "_CACHED_ITEMS", cached_items):
+        batches = list(loader)
+    for batch in batches:
         assert list(batch) == EVERYTHING
         rows = batch["input_ids"].tolist()
         seen += [token for row in rows for token in row if token != PAD]

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from easydata.errors import UsageError
 from easydata.loader.packing import PackedSamples
 from easydata.loader.packing_plan import PackingPlan, plan_packing
-from easydata.loader.packing_segments import label_pieces, spread, totals
+from easydata.loader.packing_segments import Filling
+from easydata.loader.ranges import totals
 
 from .test_samples import PAD, Documents
 
@@ -108,16 +109,21 @@ def test_labels_of_any_pieces(samples: list[list[int]], room: int) -> None:
     counts = np.array([len(sample) for sample in samples], np.int64)
     lengths = np.array([length for sample in samples for length in sample], np.int64)
     assert totals(lengths, counts).tolist() == list(map(sum, samples))
-    segments, positions = label_pieces(counts, lengths, seq_len)
-    values = np.arange(100, 100 + len(lengths))
-    found = spread(values, counts, lengths, seq_len)
-    assert segments.shape == positions.shape == found.shape == (len(samples), seq_len)
+    filling = Filling(counts, lengths, seq_len)
+    found = filling.spread(np.arange(100, 100 + len(lengths)))
+    arrays = [filling.segment_ids(), filling.positions(), filling.loss_mask()]
+    assert [array.dtype.name for array in arrays] == ["int32", "int32", "bool"]
+    for array in arrays:
+        assert array.flags.writeable
+        assert array.ctypes.data % 64 == 0 or not array.size
+    segments, positions, mask = arrays
+    assert {array.shape for array in (*arrays, found)} == {(len(samples), seq_len)}
     number = 100
     for row, sample in enumerate(samples):
-        expected: list[tuple[int, int, int]] = []
+        expected: list[tuple[int, int, int, bool]] = []
         for piece, length in enumerate(sample, start=1):
-            expected += [(piece, place, number) for place in range(length)]
+            expected += [(piece, place, number, True) for place in range(length)]
             number += 1
-        expected += [(0, 0, -1)] * (seq_len - len(expected))
-        rows = (segments[row].tolist(), positions[row].tolist(), found[row].tolist())
+        expected += [(0, 0, -1, False)] * (seq_len - len(expected))
+        rows = (array[row].tolist() for array in (segments, positions, found, mask))
         assert list(zip(*rows, strict=True)) == expected
