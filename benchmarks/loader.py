@@ -59,6 +59,7 @@ def run(options: Options) -> Report:
     report.bars += _side_bars({side.name: side for side in sides})
     _add_views(report, ds, "documents", options)
     report.bars.append(loader_parts.above_the_gather(ds, options))
+    _add_all_arrays(report, ds, options)
     samples = corpus.build(options, "loader/samples", source, seq_len=2048)
     _add_views(report, ed.open_dataset(samples), "samples", options)
     shutil.rmtree(samples)
@@ -130,6 +131,15 @@ def _add_views(report: Report, ds: ed.TokenDataset, of: str, options: Options) -
         if found.inside:
             bar = f"{label}, of {of}, share without a copy of those inside a record batch"
             report.bars.append(Bar(bar, found.mapped / found.inside, 1.0, True, _DESIGN))
+
+
+def _add_all_arrays(report: Report, ds: ed.TokenDataset, options: Options) -> None:
+    for batch_size in (32, 256):
+        rates = loader_parts.all_arrays(ds, batch_size, options)
+        label = f"{Shape(batch_size, 2048, is_shuffled=True).label}, best_fit, all arrays"
+        ratio = rates["easydata"].median / rates["NumPy"].median
+        report.rows.append(_part_row(label, "easydata, checked", rates["easydata"], ratio))
+        report.rows.append(_part_row(label, "NumPy, copying as much", rates["NumPy"], 1.0))
 
 
 def _add_decoding(report: Report, codec: str, rates: dict[str, Spread]) -> None:

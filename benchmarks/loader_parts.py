@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import tracemalloc
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 from unittest import mock
@@ -19,11 +20,13 @@ from easydata.loader import rows
 from easydata.loader.packing_plan import Strategy, plan_packing
 from easydata.loader.rows import Pieces
 
-__all__ = ["Views", "above_the_gather", "decoding", "plan_bars", "seek_bars", "views"]
+__all__ = ["Views", "above_the_gather", "all_arrays", "decoding", "plan_bars", "seek_bars", "views"]
 
 _ISSUE = "issue 5"
 _BATCH, _SEQ_LEN = 32, 2048
 _DECODE_BATCH = 256
+_ARRAYS = ["segment_ids", "positions", "labels", "loss_mask"]
+_KEPT_BYTES = 256 << 20
 
 
 def above_the_gather(ds: ed.TokenDataset, options: Options) -> Bar:
@@ -113,6 +116,39 @@ def views(ds: ed.TokenDataset, batch_size: int, options: Options) -> Views:
         [starts, starts + batch_size * _SEQ_LEN - 1], "right"
     )
     return Views(number, mapped, int((ends[0] == ends[1]).sum()), Spread.of(found))
+
+
+def all_arrays(ds: ed.TokenDataset, batch_size: int, options: Options) -> dict[str, Spread]:
+    """Tokens a second of packed batches with every array that training takes, and of NumPy copying
+    the arrays of such batches, which lie in memory, into arrays that are there, by one thread.
+    """
+    loader = ed.DataLoader(
+        ds, batch_size, _SEQ_LEN, pack="best_fit", columns=_ARRAYS, pad_token_id=0, epochs=None
+    )
+    batches = iter(loader)
+    batch_bytes = sum(array.nbytes for array in next(batches).values())
+    kept = [next(batches) for _ in range(options.pick(_KEPT_BYTES, 1) // batch_bytes + 1)]
+
+    into = {name: np.empty_like(array) for name, array in kept[0].items()}
+
+    def load() -> None:
+        for batch in islice(batches, len(kept)):
+            del batch
+
+    def copy() -> None:
+        for batch in kept:
+            for name, array in batch.items():
+                np.copyto(into[name], array)
+
+    tokens = sum(batch["input_ids"].size for batch in kept)
+    rates: dict[str, list[float]] = {"easydata": [], "NumPy": []}
+    for counts in options.rounds(9):
+        for name, side in (("easydata", load), ("NumPy", copy)):
+            start = time.perf_counter()
+            side()
+            if counts:
+                rates[name].append(tokens / (time.perf_counter() - start))
+    return {name: Spread.of(found) for name, found in rates.items()}
 
 
 def decoding(path: Path, options: Options) -> dict[str, Spread]:
