@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from easydata._threads import Call
 from easydata.errors import EasyDataError
+from easydata.loader.located_tokens import LocatedTokens
 from easydata.loader.merging import rows_of_ids
 from easydata.loader.protocols import LocatedSamples
 from easydata.loader.rows import Rows
@@ -21,6 +22,8 @@ __all__ = ["Chosen", "Located", "Pace", "Share", "choose_batches", "locate_batch
 # So long locating may take, as where it has much to check: batches come evenly then, and whoever
 # stops reading does not wait for it.
 _SECONDS = 0.25
+# In so many pieces those may lie that are located at once: each takes about 64 bytes meanwhile.
+_PIECES = 1 << 18
 
 
 class Share(NamedTuple):
@@ -99,6 +102,11 @@ class Located(NamedTuple):
         return ids is not None and ids.view(self.bounds[0], self.bounds[-1]) is not None
 
     @property
+    def num_pieces(self) -> int:
+        """In how many pieces they lie, as far as that is known."""
+        return self.samples.num_pieces if isinstance(self.samples, LocatedTokens) else 0
+
+    @property
     def ids(self) -> Rows | None:
         """Where their `input_ids` lie; None if whoever reads them does not say."""
         return rows_of_ids(self.samples)
@@ -106,7 +114,7 @@ class Located(NamedTuple):
 
 class Pace:
     """How many batches are located in one call: fewer to begin with, as the first ones should not
-    wait for many others, and fewer where it takes long.
+    wait for many others, and fewer where it takes long or finds much.
 
     Attributes:
         count: of the next call.
@@ -120,9 +128,9 @@ class Pace:
         self.count = 1
         self._most = most
 
-    def took(self, seconds: float) -> None:
-        """So long the last call took."""
-        factor = min(_SECONDS / max(seconds, 1e-9), 4)
+    def took(self, seconds: float, num_pieces: int) -> None:
+        """So long the last call took, and so many pieces it found."""
+        factor = min(_SECONDS / max(seconds, 1e-9), _PIECES / max(num_pieces, 1), 4)
         self.count = max(min(int(self.count * factor), self._most), 1)
 
 
@@ -167,7 +175,7 @@ def locate_batches(chosen: Iterator[Chosen], pace: Pace, *, threads: int) -> Gen
                 yield from (one.locate() for one in batches.one_by_one())
                 batches, call = next(chosen, None), None
                 continue
-            pace.took(located.seconds)
+            pace.took(located.seconds, located.num_pieces)
             # Only of sources that say where samples lie: one that just reads may want one thread.
             # And one batch is read too soon: whoever then waits would better have helped.
             if threads > 1 and located.ids is not None and len(located.ends) > 1:

@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from easydata.loader.located_tokens import LocatedTokens, SamplePieces
 from easydata.loader.protocols import Arrays, LocatedSamples
 from easydata.loader.ranges import ranges
 from easydata.loader.rows import Rows, empty_aligned
 
 __all__ = ["group_by_source", "merge", "merge_rows", "ranks_in_source", "rows_of_ids"]
+
+Int64Array = npt.NDArray[np.int64]
 
 
 def group_by_source(
@@ -64,11 +67,17 @@ def merge(
         seq_len: tokens in a sample.
         dtypes: of the arrays that are read; each holds the values of all sources.
     """
-    if located and dtypes.keys() == {"input_ids"}:
-        rows = [rows_of_ids(part) for part in located.values()]
-        known = [part for part in rows if part is not None and part.dtype == dtypes["input_ids"]]
-        if len(known) == len(rows):
-            return _MergedRows(merge_rows(known, order))
+    ids = [rows_of_ids(part) for part in located.values()]
+    known = [rows for rows in ids if rows is not None and rows.dtype == dtypes["input_ids"]]
+    if known and len(known) == len(located):
+        names = tuple(dtypes)
+        if names == ("input_ids",):
+            return LocatedTokens(merge_rows(known, order), None, names, is_copied=True)
+        tokens = [part for part in located.values() if isinstance(part, LocatedTokens)]
+        pieces = [part.pieces for part in tokens if part.pieces is not None]
+        if len(pieces) == len(located):
+            merged = _merge_pieces(pieces, order)
+            return LocatedTokens(merge_rows(known, order), merged, names, is_copied=True)
     return _Merged(sources, located, seq_len, dtypes)
 
 
@@ -80,24 +89,18 @@ def merge_rows(rows: Sequence[Rows], order: npt.NDArray[np.int64]) -> Rows:
         order: int64[rows of all], the new number of each row, of the first `Rows`, then of the
             second and so on: a permutation.
     """
-    addresses = np.concatenate([part.addresses for part in rows])
-    sizes = np.concatenate([part.sizes for part in rows])
     if all(part.first_piece is None for part in rows):
         pieces, first_piece = np.empty_like(order), None
         pieces[order] = np.arange(len(order))
     else:
-        before = np.cumsum([0, *(len(part.addresses) for part in rows)]).tolist()
-        bounds = [
-            first + (np.arange(part.num_rows + 1) if part.first_piece is None else part.first_piece)
-            for first, part in zip(before, rows, strict=False)
+        firsts = [
+            np.arange(part.num_rows + 1) if part.first_piece is None else part.first_piece
+            for part in rows
         ]
-        firsts, counts = np.empty_like(order), np.empty_like(order)
-        firsts[order] = np.concatenate([its[:-1] for its in bounds])
-        counts[order] = np.concatenate([np.diff(its) for its in bounds])
-        pieces, first_piece = ranges(firsts, counts), np.append(0, counts.cumsum())
+        pieces, first_piece = _in_order(firsts, order)
     return Rows(
-        addresses[pieces],
-        sizes[pieces],
+        np.concatenate([part.addresses for part in rows])[pieces],
+        np.concatenate([part.sizes for part in rows])[pieces],
         num_items=rows[0].num_items,
         dtype=rows[0].dtype,
         owner=[part.owner for part in rows],
@@ -105,15 +108,30 @@ def merge_rows(rows: Sequence[Rows], order: npt.NDArray[np.int64]) -> Rows:
     )
 
 
-class _MergedRows:
-    """Samples of which no more than `input_ids` is read, located together."""
+def _merge_pieces(parts: Sequence[SamplePieces], order: Int64Array) -> SamplePieces:
+    """Those of the samples of all parts, in one order, as `merge_rows`."""
+    pieces, first = _in_order([part.first for part in parts], order)
+    documents = [part.documents for part in parts if part.documents is not None]
+    return SamplePieces(
+        first,
+        np.concatenate([part.lengths for part in parts])[pieces],
+        np.concatenate(documents)[pieces] if documents else None,
+    )
 
-    def __init__(self, rows: Rows) -> None:
-        self.ids = rows
 
-    def read(self, start: int, stop: int) -> Arrays:
-        """See `LocatedSamples.read`; the array is a copy."""
-        return {"input_ids": self.ids.copy(start, stop)}
+def _in_order(firsts: Sequence[Int64Array], order: Int64Array) -> tuple[Int64Array, Int64Array]:
+    """Which pieces the rows of several parts have, and the first one of each, in one order.
+
+    Args:
+        firsts: of each part, int64[rows + 1], the first piece of each row, and how many there are.
+        order: as for `merge_rows`.
+    """
+    before = np.cumsum([0, *(its[-1] for its in firsts)]).tolist()
+    bounds = [start + its for start, its in zip(before, firsts, strict=False)]
+    first, counts = np.empty_like(order), np.empty_like(order)
+    first[order] = np.concatenate([its[:-1] for its in bounds])
+    counts[order] = np.concatenate([np.diff(its) for its in bounds])
+    return ranges(first, counts), np.append(0, counts.cumsum())
 
 
 class _Merged:

@@ -13,11 +13,11 @@ from easydata._lazy import cached_property
 from easydata.errors import UsageError
 from easydata.fingerprint import fingerprint_json
 from easydata.loader._checks import check_lengths, check_numbers, check_pad_token_id, has_all
+from easydata.loader.located_tokens import LocatedTokens, SamplePieces, array_names
 from easydata.loader.packing_plan import PackingPlan, check_strategy, plan_packing
-from easydata.loader.packing_segments import Filling
 from easydata.loader.protocols import Arrays, DocumentSource, SampleSource, TokenSource
 from easydata.loader.ranges import ranges, totals
-from easydata.loader.rows import Rows, fill_rows
+from easydata.loader.rows import fill_rows
 from easydata.loader.samples import ConcatSamples, tokens_identity
 
 __all__ = ["PackedSamples", "PackingStats", "pack"]
@@ -87,8 +87,9 @@ class PackedSamples:
         self.plan = plan
         self._source = source
         self._pad_token_id = pad_token_id
-        self._include_segment_ids = include_segment_ids
-        self._include_document_ids = include_document_ids
+        self._names = array_names(
+            segment_ids=include_segment_ids, document_ids=include_document_ids, loss_mask=True
+        )
         self._tokens_identity = tokens_identity(source, fingerprint)
 
     @property
@@ -118,7 +119,7 @@ class PackedSamples:
     def fingerprint(self) -> str:
         """Identity of the tokens, the plan, the pad id and the arrays that `read` gives."""
         return fingerprint_json(
-            {**self.description, "include_segment_ids": self._include_segment_ids}
+            {**self.description, "include_segment_ids": "segment_ids" in self._names}
         )
 
     @property
@@ -146,7 +147,7 @@ class PackedSamples:
         """Samples by number; see `SampleSource.read`. `loss_mask` is always there."""
         return self.locate(samples).read(0, len(samples))
 
-    def locate(self, samples: npt.NDArray[np.int64]) -> LocatedPacked:
+    def locate(self, samples: npt.NDArray[np.int64]) -> LocatedTokens:
         """See `LocatedSamples`."""
         check_numbers(samples, self.num_samples, "sample")
         plan = self.plan
@@ -168,17 +169,12 @@ class PackedSamples:
             pad_token_id=self._pad_token_id,
         )
         documents = None
-        if self._include_document_ids:
+        if "document_ids" in self._names:
             ends, numbers = self._documents
             # A piece without tokens is of no document; it may lie where the stream ends.
             documents = numbers.take(ends.searchsorted(starts, side="right"), mode="clip")
-        return LocatedPacked(
-            rows,
-            np.append(0, counts.cumsum()),
-            lengths,
-            documents,
-            with_segments=self._include_segment_ids,
-        )
+        pieces_of_samples = SamplePieces(np.append(0, counts.cumsum()), lengths, documents)
+        return LocatedTokens(rows, pieces_of_samples, self._names)
 
     @cached_property
     def _documents(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -191,39 +187,6 @@ class PackedSamples:
             )
         numbers = np.flatnonzero(lengths)
         return lengths[numbers].cumsum(), numbers
-
-
-class LocatedPacked:
-    """Some samples of `PackedSamples`, located."""
-
-    def __init__(
-        self,
-        rows: Rows,
-        first_piece: npt.NDArray[np.int64],
-        lengths: npt.NDArray[np.int64],
-        documents: npt.NDArray[np.int64] | None,
-        *,
-        with_segments: bool,
-    ) -> None:
-        self.ids = rows
-        self._first_piece = first_piece
-        self._lengths = lengths
-        self._documents = documents
-        self._with_segments = with_segments
-
-    def read(self, start: int, stop: int) -> Arrays:
-        """See `LocatedSamples.read`."""
-        first = self._first_piece[start : stop + 1]
-        counts, lengths = np.diff(first), self._lengths[first[0] : first[-1]]
-        found: Arrays = {"input_ids": self.ids.read(start, stop)}
-        filling = Filling(counts, lengths, self.ids.num_items)
-        if self._with_segments:
-            found["segment_ids"] = filling.segment_ids()
-            found["positions"] = filling.positions()
-        if self._documents is not None:
-            found["document_ids"] = filling.spread(self._documents[first[0] : first[-1]])
-        found["loss_mask"] = filling.loss_mask()
-        return found
 
 
 def pack(

@@ -18,10 +18,10 @@ from easydata.loader._checks import (
     check_pad_token_id,
 )
 from easydata.loader.block_order import default_blocks
-from easydata.loader.packing_segments import Filling
+from easydata.loader.located_tokens import LocatedTokens, SamplePieces, array_names
 from easydata.loader.protocols import Arrays, SampleSource, TokenSource
 from easydata.loader.ranges import ranges
-from easydata.loader.rows import Rows, fill_rows
+from easydata.loader.rows import fill_rows
 
 __all__ = ["ConcatSamples", "description", "tokens_identity"]
 
@@ -83,8 +83,11 @@ class ConcatSamples:
                 )
             self._document_ends = checked[checked > 0].cumsum()
             self._document_rows = np.flatnonzero(checked)
-        self._with_segments = include_segment_ids
-        self._with_documents = include_document_ids
+        self._names = array_names(
+            segment_ids=lengths is not None and include_segment_ids,
+            document_ids=lengths is not None and include_document_ids,
+            loss_mask=pad_token_id is not None,
+        )
         self._tokens_identity = tokens_identity(source, fingerprint)
 
     @property
@@ -162,7 +165,7 @@ class ConcatSamples:
         """
         return self.locate(samples).read(0, len(samples))
 
-    def locate(self, samples: npt.NDArray[np.int64]) -> LocatedConcat:
+    def locate(self, samples: npt.NDArray[np.int64]) -> LocatedTokens:
         """See `LocatedSamples`."""
         check_numbers(samples, self._num_samples, "sample")
         starts = samples * self._seq_len
@@ -179,56 +182,27 @@ class ConcatSamples:
             dtype=self._source.dtype,
             pad_token_id=self._pad_token_id,
         )
-        return LocatedConcat(self, samples, rows)
+        pieces = self._pieces(samples) if len(self._names) > 1 else None
+        return LocatedTokens(rows, pieces, self._names)
 
-    def describe(self, samples: npt.NDArray[np.int64]) -> Arrays:
-        """The arrays beside `input_ids`."""
-        found: Arrays = {}
-        if self._document_ends is not None:
-            documents, counts, lengths = self._pieces(samples)
-            filling = Filling(counts, lengths, self._seq_len)
-            if self._with_segments:
-                found["segment_ids"] = filling.segment_ids()
-                found["positions"] = filling.positions()
-            if self._with_documents:
-                found["document_ids"] = filling.spread(self._document_rows[documents])
-        if self._pad_token_id is not None:
-            used = np.minimum(self._num_tokens - samples * self._seq_len, self._seq_len)
-            found["loss_mask"] = Filling(np.ones_like(used), used, self._seq_len).loss_mask()
-        return found
-
-    def _pieces(
-        self, samples: npt.NDArray[np.int64]
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """The documents that samples have pieces of, how many each sample has, how long each is."""
-        ends = self._document_ends
-        assert ends is not None
+    def _pieces(self, samples: npt.NDArray[np.int64]) -> SamplePieces:
         starts = samples * self._seq_len
         stops = np.minimum(starts + self._seq_len, self._num_tokens)
+        ends = self._document_ends
+        if ends is None:
+            return SamplePieces(np.arange(len(samples) + 1), stops - starts, None)
         first = ends.searchsorted(starts, side="right")
         counts = ends.searchsorted(stops) - first + 1
         documents = ranges(first, counts)
         # Every piece runs from where the one before it ended to the end of its document or of
         # the sample.
         piece_ends = np.minimum(ends[documents], np.repeat(stops, counts))
+        first_piece = np.append(0, counts.cumsum())
         piece_starts = np.empty_like(piece_ends)
         piece_starts[1:] = piece_ends[:-1]
-        piece_starts[counts.cumsum() - counts] = starts
-        return documents, counts, piece_ends - piece_starts
-
-
-class LocatedConcat:
-    """Some of the samples of a `ConcatSamples`, located."""
-
-    def __init__(self, source: ConcatSamples, samples: npt.NDArray[np.int64], rows: Rows) -> None:
-        self._source = source
-        self._samples = samples
-        self.ids = rows
-
-    def read(self, start: int, stop: int) -> Arrays:
-        """See `LocatedSamples.read`."""
-        ids = {"input_ids": self.ids.read(start, stop)}
-        return ids | self._source.describe(self._samples[start:stop])
+        piece_starts[first_piece[:-1]] = starts
+        rows = self._document_rows[documents] if "document_ids" in self._names else None
+        return SamplePieces(first_piece, piece_ends - piece_starts, rows)
 
 
 def description(samples: SampleSource) -> dict[str, Any]:

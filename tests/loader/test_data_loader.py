@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 import easydata as ed
 from easydata.errors import UsageError
 from easydata.loader.array_tokens import ArrayTokens
+from easydata.loader.located_tokens import LocatedTokens
 from easydata.loader.mixing import Mixture
 from easydata.loader.rows import Pieces
-from easydata.loader.samples import ConcatSamples, LocatedConcat
+from easydata.loader.samples import ConcatSamples
 from tests.loader.sources import Numbers, load
 
 TEXTS = [f"Satz {i}. " * (i * 7 % 23) for i in range(200)]
@@ -216,13 +217,13 @@ def test_small_batches_in_order_are_read_together(
     firsts = dataset.ledger.first_tokens
     assert len(firsts) > 4
     calls = []
-    real = LocatedConcat.read
+    real = LocatedTokens.read
 
-    def counting(located: LocatedConcat, start: int, stop: int) -> Any:
+    def counting(located: LocatedTokens, start: int, stop: int) -> Any:
         calls.append(stop - start)
         return real(located, start, stop)
 
-    monkeypatch.setattr(LocatedConcat, "read", counting)
+    monkeypatch.setattr(LocatedTokens, "read", counting)
     loader = load(dataset, 4, 16, columns=["labels"], drop_last=False)
     stream = dataset.tokens(0, dataset.num_tokens)
     views = 0

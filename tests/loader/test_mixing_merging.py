@@ -106,26 +106,50 @@ def test_neighbours_of_one_source_are_copied_too() -> None:
     assert not (array[: 4 * SEQ_LEN] == 7).all()
 
 
+def documents(number: int, dtype: Any = np.uint16) -> ArrayTokens:
+    lengths = np.random.default_rng(number).integers(0, SEQ_LEN, 60)
+    return ArrayTokens(np.arange(lengths.sum(), dtype=dtype) + 5000 * number, lengths)
+
+
+ALL = ["input_ids", "segment_ids", "positions", "document_ids", "loss_mask"]
+
+
+@pytest.mark.parametrize("strategy", ["concat", "best_fit", "pad"])
 @pytest.mark.parametrize(
-    ("strategy", "columns"),
+    ("options", "columns"),
     [
-        ("concat", ["input_ids", "loss_mask"]),
-        ("best_fit", ["input_ids", "segment_ids", "positions", "loss_mask"]),
+        ({"include_segment_ids": False}, ["input_ids", "loss_mask"]),
+        ({}, ["input_ids", "segment_ids", "positions", "loss_mask"]),
+        ({"include_document_ids": True}, ALL),
     ],
 )
-def test_other_columns_are_put_in_place(strategy: str, columns: list[str]) -> None:
-    sources = {}
-    for number, name in enumerate("abc"):
-        lengths = np.random.default_rng(number).integers(1, SEQ_LEN, 60)
-        array = np.arange(lengths.sum(), dtype=np.uint16) + 5000 * number
-        sources[name] = pack(
-            ArrayTokens(array, lengths),
-            SEQ_LEN,
-            strategy,
-            pad_token_id=3,
-            include_segment_ids=strategy != "concat",
-        )
-    check(Mixture(sources), columns)
+def test_every_array_is_made_once_for_all_sources(
+    strategy: str, options: dict[str, Any], columns: list[str], copies: list[int]
+) -> None:
+    sources = {
+        name: pack(documents(number), SEQ_LEN, strategy, pad_token_id=3, **options)
+        for number, name in enumerate("abc")
+    }
+    mixture = Mixture(sources)
+    located = mixture.locate(*mixture.start().take(48))
+    copies.clear()
+    located.read(3, 40)
+    assert copies == [37] * len({*columns} - {"document_ids"})
+    check(mixture, columns)
+
+
+def test_arrays_of_several_kinds_and_types() -> None:
+    narrow, wide = (pack(documents(1, kind), SEQ_LEN, pad_token_id=3) for kind in ("u2", "u4"))
+    columns = [name for name in ALL if name != "document_ids"]
+    check(Mixture({"a": narrow, "b": wide}), columns)
+
+    class Read:
+        """Packed samples of which nobody knows where they lie."""
+
+        num_samples, seq_len, fingerprint = narrow.num_samples, SEQ_LEN, "read"
+        read = staticmethod(narrow.read)
+
+    check(Mixture({"a": Read(), "b": narrow}), columns)
 
 
 def test_sources_of_several_kinds_and_types() -> None:

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 import easydata as ed
 from easydata._threads import Call
 from easydata.loader import batches
+from easydata.loader.array_tokens import ArrayTokens
 from easydata.loader.batches import _read_in_turn
-from easydata.loader.locating import Pace
+from easydata.loader.locating import Chosen, Located, Pace
 from easydata.loader.permutation import Permutation
 from easydata.loader.samples import ConcatSamples
 from tests.arrow_threads import arrow_threads
@@ -243,9 +244,34 @@ def test_more_are_located_at_once_unless_it_takes_long() -> None:
     assert pace.count == 1
     counts = []
     for seconds in (0.0, 0.01, 0.01, 0.01, 0.5, 1.0, 0.25, 1000.0, 0.125, 0.0):
-        pace.took(seconds)
+        pace.took(seconds, 0)
         counts.append(pace.count)
     assert counts == [4, 16, 64, 100, 50, 12, 12, 1, 2, 8]
+
+
+@pytest.mark.parametrize("pack", ["concat", "greedy"])
+@pytest.mark.parametrize("is_mixture", [False, True])
+def test_few_are_located_at_once_of_many_pieces(
+    monkeypatch: pytest.MonkeyPatch, pack: str, is_mixture: bool
+) -> None:
+    monkeypatch.setattr("easydata.loader.locating._PIECES", 2000)
+    found: list[int] = []
+    real = Chosen.locate
+
+    def locate(chosen: Chosen) -> Located:
+        located = real(chosen)
+        found.append(len(located.ends))
+        assert located.num_pieces >= 100 * len(located.ends)
+        return located
+
+    monkeypatch.setattr(Chosen, "locate", locate)
+    source = ArrayTokens(np.zeros(40_000, np.uint16), np.full(20_000, 2))
+    data = {"a": source, "b": source} if is_mixture else source
+    options: dict[str, Any] = {"pack": pack, "columns": ["segment_ids"], "pad_token_id": 1}
+    for _ in ed.DataLoader(data, 4, 50, epochs=1, **options):
+        pass
+    assert sum(found) == (400 if is_mixture else 200)
+    assert max(found) == 20  # of 4 samples of 25 pieces each
 
 
 def test_a_slow_source_locates_few_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
