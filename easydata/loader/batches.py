@@ -108,8 +108,9 @@ def read_batches(
     if first is None:
         return
     batches = _read(first, finish)  # one, which says how large they are
-    arrays = batches[0].arrays
-    ids_bytes, batch_bytes = arrays["input_ids"].nbytes, sum(a.nbytes for a in arrays.values())
+    arrays = batches[0].arrays  # without rows, if it is the last, and short
+    ids_bytes = max(arrays["input_ids"].nbytes, 1)
+    batch_bytes = max(sum(array.nbytes for array in arrays.values()), 1)
     del first, arrays  # what it keeps decoded is free for the next ones
     yield batches
     del batches

@@ -124,9 +124,9 @@ class Columns:
         if name == "labels":
             return _labels(arrays)
         if name == "loss_mask":
-            segments = arrays.get("segment_ids")
-            ids = arrays["input_ids"]
-            return np.ones(ids.shape, np.bool_) if segments is None else segments != 0
+            mask = empty_aligned(arrays["input_ids"].shape, np.dtype(np.bool_))
+            mask[...] = True if "segment_ids" not in arrays else arrays["segment_ids"] != 0
+            return mask
         raise _missing(name, arrays)
 
 

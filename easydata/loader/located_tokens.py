@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from easydata.loader.packing_segments import Filling
+from easydata.loader.packing_segments import TYPES, Filling
 from easydata.loader.protocols import Arrays
 from easydata.loader.rows import Rows
 
@@ -68,6 +68,12 @@ class LocatedTokens:
         self.pieces = pieces
         self.names = names
         self._is_copied = is_copied
+
+    @property
+    def dtypes(self) -> dict[str, np.dtype[Any]]:
+        """Of the arrays, by name."""
+        known = {"input_ids": self.ids.dtype, **TYPES}
+        return {name: known[name] for name in self.names}
 
     @property
     def num_pieces(self) -> int:

@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from easydata._threads import Call
 from easydata.errors import EasyDataError
-from easydata.loader.located_tokens import LocatedTokens
 from easydata.loader.merging import rows_of_ids
 from easydata.loader.protocols import LocatedSamples
 from easydata.loader.rows import Rows
@@ -104,7 +103,7 @@ class Located(NamedTuple):
     @property
     def num_pieces(self) -> int:
         """In how many pieces they lie, as far as that is known."""
-        return self.samples.num_pieces if isinstance(self.samples, LocatedTokens) else 0
+        return getattr(self.samples, "num_pieces", 0)
 
     @property
     def ids(self) -> Rows | None:

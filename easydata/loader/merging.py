@@ -67,17 +67,16 @@ def merge(
         seq_len: tokens in a sample.
         dtypes: of the arrays that are read; each holds the values of all sources.
     """
+    names = tuple(dtypes)
     ids = [rows_of_ids(part) for part in located.values()]
-    known = [rows for rows in ids if rows is not None and rows.dtype == dtypes["input_ids"]]
-    if known and len(known) == len(located):
-        names = tuple(dtypes)
-        if names == ("input_ids",):
-            return LocatedTokens(merge_rows(known, order), None, names, is_copied=True)
-        tokens = [part for part in located.values() if isinstance(part, LocatedTokens)]
-        pieces = [part.pieces for part in tokens if part.pieces is not None]
-        if len(pieces) == len(located):
-            merged = _merge_pieces(pieces, order)
-            return LocatedTokens(merge_rows(known, order), merged, names, is_copied=True)
+    rows = [its for its in ids if its is not None and its.dtype == dtypes["input_ids"]]
+    if located and names == ("input_ids",) and len(rows) == len(located):
+        return LocatedTokens(merge_rows(rows, order), None, names, is_copied=True)
+    parts = [part for part in located.values() if isinstance(part, LocatedTokens)]
+    pieces = [part.pieces for part in parts if part.pieces and part.dtypes == dtypes]
+    if located and len(pieces) == len(located):
+        merged = _merge_pieces(pieces, order)
+        return LocatedTokens(merge_rows(rows, order), merged, names, is_copied=True)
     return _Merged(sources, located, seq_len, dtypes)
 
 
@@ -147,6 +146,11 @@ class _Merged:
         self._sources, self._located = sources, located
         self._seq_len, self._dtypes = seq_len, dtypes
         self._ranks = ranks_in_source(sources, max(located, default=0) + 1)
+
+    @property
+    def num_pieces(self) -> int:
+        """See `LocatedSamples`."""
+        return sum(getattr(part, "num_pieces", 0) for part in self._located.values())
 
     def read(self, start: int, stop: int) -> Arrays:
         """See `LocatedSamples.read`; the arrays are copies."""

@@ -9,18 +9,27 @@ import numpy.typing as npt
 
 from easydata._lazy import cached_property
 from easydata.loader.ranges import ranges, totals
-from easydata.loader.rows import Rows
+from easydata.loader.rows import Rows, empty_aligned
 
-__all__ = ["Filling"]
+__all__ = ["TYPES", "Filling"]
 
 Int64Array = npt.NDArray[np.int64]
+
+
+# The types of the arrays.
+TYPES: dict[str, np.dtype[Any]] = {
+    "segment_ids": np.dtype(np.int32),
+    "positions": np.dtype(np.int32),
+    "loss_mask": np.dtype(np.bool_),
+    "document_ids": np.dtype(np.int64),
+}
 
 
 class Filling:
     """Samples that are filled with pieces from their start on, and with padding where these end.
 
-    Each array is put together from runs of a small table, which takes no longer than to copy it
-    and lets go of the interpreter's lock. They are new ones, at addresses that are multiples of 64.
+    Its arrays are new ones, at addresses that are multiples of 64. Most are put together from runs
+    of a small table, which takes no longer than to copy them and lets go of the interpreter's lock.
     """
 
     def __init__(self, counts: Int64Array, lengths: Int64Array, seq_len: int) -> None:
@@ -74,8 +83,9 @@ class Filling:
         Args:
             values: int64[sum of counts], of each piece.
         """
-        found = self._with_pads(values, -1).repeat(self._runs)
-        return found.reshape(len(self._counts), self._seq_len)
+        found = empty_aligned((len(self._counts), self._seq_len), np.dtype(np.int64))
+        found[...] = self._with_pads(values, -1).repeat(self._runs).reshape(found.shape)
+        return found
 
     @cached_property
     def _runs(self) -> Int64Array:

@@ -142,6 +142,7 @@ class _Shared(Generic[Item, Result]):
             except BaseException as raised:  # noqa: BLE001 - the reader's, whatever it is
                 error = raised
         self._done.put(_Done(number, result, error))
+        del error  # which by its traceback holds this frame, and in turn all that its reader holds
         return True
 
     def next(self) -> Result:
@@ -149,9 +150,11 @@ class _Shared(Generic[Item, Result]):
             done = self._done.get()
             self._early[done.number] = done
             del done
-        if self._closed:
+        given = self._early.pop(self._given, None)
+        if self._closed or given is None:  # perhaps by another thread, at this moment
             raise StopIteration
-        _, result, error = self._early.pop(self._given)
+        _, result, error = given
+        del given
         self._given += 1
         self._room.put(None)
         if error is not None:

@@ -88,7 +88,8 @@ class LocatedSamples(Protocol):
     """Samples of which it is known where they lie, so that some of them are soon read.
 
     A source may offer `locate(samples) -> LocatedSamples` beside `read`; a loader then calls it
-    for many batches at once. Located samples whose `input_ids` are `Rows` may offer them as `ids`.
+    for many batches at once. Located samples whose `input_ids` are `Rows` may offer them as `ids`;
+    those of many pieces may say how many, as `num_pieces`.
     """
 
     def read(self, start: int, stop: int) -> Arrays:

@@ -283,6 +283,22 @@ def test_a_mask_follows_from_stored_segments() -> None:
     assert Columns(None, None).needed(Segments.sample_columns) is None
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("names", [EVERYTHING, ["labels", "loss_mask"]])
+@pytest.mark.parametrize("is_mixture", [False, True])
+def test_every_array_lies_at_a_multiple_of_64(
+    strategy: str, names: list[str], is_mixture: bool
+) -> None:
+    source = ArrayTokens(np.arange(5000, dtype=np.uint16), np.full(500, 10))
+    data = {"a": source, "b": source} if is_mixture else source
+    loader = DataLoader(data, 4, 64, pack=strategy, columns=names, pad_token_id=PAD, epochs=1)
+    for batch in loader:
+        assert {name: array.ctypes.data % 64 for name, array in batch.items()} == dict.fromkeys(
+            ["input_ids", *names], 0
+        )
+        assert all(array.flags.writeable for array in batch.values())
+
+
 @pytest.mark.parametrize("shuffle", [True, "block"])
 @pytest.mark.parametrize("options", [{}, {"prefetch": 2}, {"shard_count": 8}])
 def test_what_is_shuffled_is_always_a_copy(shuffle: Any, options: dict[str, Any]) -> None:

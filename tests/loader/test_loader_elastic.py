@@ -306,3 +306,16 @@ def load(*args: Any, **options: Any) -> DataLoader:
 def test_wrong_arguments(make: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         make(ArrayTokens(np.arange(100)))
+
+
+@pytest.mark.parametrize("options", [{}, {"prefetch": 2}])
+def test_a_first_batch_that_has_nothing_for_a_host(options: dict[str, Any]) -> None:
+    data = ArrayTokens(np.arange(64 * 5, dtype=np.uint16))
+    shapes = []
+    for host in (0, 1):
+        loader = DataLoader(
+            data, 4, 64, shard_index=host, shard_count=2, drop_last=False, epochs=1, **options
+        )
+        loader.load_state_dict({**loader.state_dict(), "samples": 4})
+        shapes.append([batch["input_ids"].shape for batch in loader])
+    assert shapes == [[(0, 64)], [(1, 64)]]

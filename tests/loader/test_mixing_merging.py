@@ -152,6 +152,29 @@ def test_arrays_of_several_kinds_and_types() -> None:
     check(Mixture({"a": Read(), "b": narrow}), columns)
 
 
+def test_the_types_of_a_batch_do_not_depend_on_which_sources_are_in_it() -> None:
+    class Wide(Numbers):
+        """Packed samples with other types."""
+
+        def read(self, samples: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[Any]]:
+            ids = super().read(samples)["input_ids"]
+            mask = np.ones(ids.shape, np.uint8)
+            return {
+                "input_ids": ids,
+                "segment_ids": np.ones(ids.shape, np.int64),
+                "positions": np.zeros(ids.shape, np.int32),
+                "loss_mask": mask,
+            }
+
+    packed = pack(documents(1, Numbers(1).dtype), SEQ_LEN, pad_token_id=3)
+    mixture = Mixture({"a": packed, "b": Wide(30, seq_len=SEQ_LEN)})
+    for sources in ([0, 0], [1, 1], [0, 1]):
+        batch = mixture.read(np.array(sources), np.arange(2))
+        assert batch["segment_ids"].dtype == np.int64
+        assert batch["positions"].dtype == np.int32
+        assert batch["loss_mask"].dtype == np.uint8
+
+
 def test_sources_of_several_kinds_and_types() -> None:
     located = ConcatSamples(ArrayTokens(tokens(30, first=0)), SEQ_LEN)
     wide = ConcatSamples(ArrayTokens(tokens(30, first=70_000, dtype=np.uint32)), SEQ_LEN)

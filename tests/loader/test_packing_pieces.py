@@ -113,7 +113,7 @@ def test_labels_of_any_pieces(samples: list[list[int]], room: int) -> None:
     found = filling.spread(np.arange(100, 100 + len(lengths)))
     arrays = [filling.segment_ids(), filling.positions(), filling.loss_mask()]
     assert [array.dtype.name for array in arrays] == ["int32", "int32", "bool"]
-    for array in arrays:
+    for array in (*arrays, found):
         assert array.flags.writeable
         assert array.ctypes.data % 64 == 0 or not array.size
     segments, positions, mask = arrays

@@ -5,13 +5,17 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import count, islice
+from types import FrameType
 from typing import Any
 
 import pytest
 
 from easydata.errors import UsageError
+from easydata.loader import prefetch
 from easydata.loader.prefetch import Prefetcher
 
 
@@ -152,6 +156,62 @@ def test_no_result_is_held_on_to() -> None:
         assert Result.alive <= 4  # two that wait, one that is read, one that is made
         del result
     assert Result.alive == 0
+
+
+@pytest.mark.parametrize("end", ["items", "error of the items", "error of the function"])
+def test_nothing_is_held_on_to_after_the_end(end: str) -> None:
+    class Source:
+        def __iter__(self) -> Iterator[int]:
+            yield from range(3)
+            if end == "error of the items":
+                raise KeyError("three")
+
+        def function(self, n: int) -> int:
+            if n == 2 and end == "error of the function":
+                raise KeyError("three")
+            return n
+
+    gc.collect()
+    gc.disable()
+    try:
+        source = Source()
+        ahead = Prefetcher(source.function, source, workers=2, buffer_size=2)
+        with suppress(KeyError):
+            list(ahead)
+        held = weakref.ref(source)
+        del source, ahead
+        assert held() is None
+    finally:
+        gc.enable()
+
+
+def closing(ahead: Prefetcher[Any], line: int) -> Callable[..., Any]:
+    """For `sys.settrace`: another thread closes it when its reader comes to a line of `next`."""
+
+    def trace(frame: FrameType, event: str, _argument: object) -> Any:
+        if frame.f_code is not prefetch._Shared.next.__code__:
+            return None
+        if event == "line" and frame.f_lineno == line:
+            other = threading.Thread(target=ahead.close)
+            other.start()
+            other.join(60)
+        return trace
+
+    return trace
+
+
+def test_close_by_another_thread_at_any_moment() -> None:
+    code = prefetch._Shared.next.__code__
+    for line in {line for _, _, line in code.co_lines() if line}:
+        ahead = Prefetcher(abs, count(), workers=1, buffer_size=1)
+        before = sys.gettrace()  # perhaps that of what measures coverage
+        sys.settrace(closing(ahead, line))
+        try:
+            found = list(islice(ahead, 3))
+        finally:
+            sys.settrace(before)
+        assert found == [0, 1, 2][: len(found)]
+        ahead.close()
 
 
 @pytest.mark.parametrize("name", ["workers", "buffer_size"])
