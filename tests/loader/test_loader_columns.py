@@ -158,6 +158,16 @@ class Given(Numbers):
         return found
 
 
+def test_what_a_mask_leaves_out_has_no_labels_within_a_segment_either() -> None:
+    class Masked(Given):
+        def read(self, samples: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[Any]]:
+            found = super().read(samples)
+            return found | {"loss_mask": np.tile([True, False, True, True], (len(samples), 1))}
+
+    batch = next(iter(DataLoader(Masked("segment_ids"), 2, columns=["labels"])))
+    assert batch["labels"].tolist() == [[IGNORED] * 4] * 2
+
+
 @pytest.mark.parametrize("name", ["segment_ids", "loss_mask"])
 def test_padding_has_no_labels(name: str) -> None:
     batch = next(iter(DataLoader(Given(name), 2, columns=["labels", "loss_mask"])))

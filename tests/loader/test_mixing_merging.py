@@ -19,6 +19,7 @@ from easydata.loader.packing import pack
 from easydata.loader.regions import Regions
 from easydata.loader.rows import Pieces, Rows
 from easydata.loader.samples import ConcatSamples
+from easydata.loader.stored_samples import StoredSamples
 from easydata.loader.walk import MixtureWalk, Place
 
 from .sources import Numbers
@@ -150,6 +151,17 @@ def test_arrays_of_several_kinds_and_types() -> None:
         read = staticmethod(narrow.read)
 
     check(Mixture({"a": Read(), "b": narrow}), columns)
+
+
+def test_stored_samples_and_packed_ones(tmp_path: Any) -> None:
+    rows = [{"text": f"a{i} " * (3 + i * 5 % 11)} for i in range(90)]
+    options: dict[str, Any] = {"tokenizer": "bytes"}
+    stored = StoredSamples(
+        ed.build(rows, out=tmp_path / "a", seq_len=64, pack="concat", segment_ids=True, **options)
+    )
+    packed = pack(ed.build(rows, out=tmp_path / "b", **options), 64, "concat")
+    for sources in ({"a": stored, "b": packed}, {"b": packed, "a": stored}):
+        check(Mixture(sources), ["input_ids", "segment_ids", "positions"], 30)
 
 
 def test_the_types_of_a_batch_do_not_depend_on_which_sources_are_in_it() -> None:

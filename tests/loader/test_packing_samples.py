@@ -228,3 +228,12 @@ def test_the_fingerprint_tells_tokens_and_packing_apart() -> None:
     plan = plan_packing(lengths, 8, "greedy")
     given = PackedSamples(Documents(lengths), plan, pad_token_id=0, fingerprint="a name")
     assert given.fingerprint == made[-1].fingerprint
+
+
+def test_the_padding_of_a_tokenizer_is_taken_unless_another_is_given() -> None:
+    class Padded(Documents):
+        pad_token_id = 9
+
+    for pad, expected in ((None, 9), (8, 8)):
+        found = pack(Padded([5, 9]), 10, "pad", pad_token_id=pad).read(np.arange(2))
+        assert found["input_ids"][0, 5:].tolist() == [expected] * 5

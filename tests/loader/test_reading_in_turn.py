@@ -25,6 +25,8 @@ from easydata.loader.permutation import Permutation
 from easydata.loader.samples import ConcatSamples
 from tests.arrow_threads import arrow_threads
 
+from .test_mixing_merging import Scattered
+
 
 @pytest.fixture(autouse=True)
 def cores() -> Iterator[None]:
@@ -249,10 +251,10 @@ def test_more_are_located_at_once_unless_it_takes_long() -> None:
     assert counts == [4, 16, 64, 100, 50, 12, 12, 1, 2, 8]
 
 
-@pytest.mark.parametrize("pack", ["concat", "greedy"])
-@pytest.mark.parametrize("is_mixture", [False, True])
+@pytest.mark.parametrize("kind", ["concat", "greedy", "scattered"])
+@pytest.mark.parametrize("dtypes", [["u2"], ["u2", "u2"], ["u2", "u4"]])
 def test_few_are_located_at_once_of_many_pieces(
-    monkeypatch: pytest.MonkeyPatch, pack: str, is_mixture: bool
+    monkeypatch: pytest.MonkeyPatch, kind: str, dtypes: list[str]
 ) -> None:
     monkeypatch.setattr("easydata.loader.locating._PIECES", 2000)
     found: list[int] = []
@@ -265,12 +267,15 @@ def test_few_are_located_at_once_of_many_pieces(
         return located
 
     monkeypatch.setattr(Chosen, "locate", locate)
-    source = ArrayTokens(np.zeros(40_000, np.uint16), np.full(20_000, 2))
-    data = {"a": source, "b": source} if is_mixture else source
-    options: dict[str, Any] = {"pack": pack, "columns": ["segment_ids"], "pad_token_id": 1}
+    options: dict[str, Any] = {"pack": kind, "columns": ["segment_ids"], "pad_token_id": 1}
+    sources: list[Any] = [ArrayTokens(np.zeros(40_000, t), np.full(20_000, 2)) for t in dtypes]
+    if kind == "scattered":  # of one document, that lies in many places
+        options = {}
+        sources = [Scattered(np.zeros(40_000, t), 2) for t in dtypes]
+    data = dict(zip("ab", sources, strict=False)) if len(sources) > 1 else sources[0]
     for _ in ed.DataLoader(data, 4, 50, epochs=1, **options):
         pass
-    assert sum(found) == (400 if is_mixture else 200)
+    assert sum(found) == 200 * len(sources)
     assert max(found) == 20  # of 4 samples of 25 pieces each
 
 
