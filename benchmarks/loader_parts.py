@@ -128,7 +128,6 @@ def all_arrays(ds: ed.TokenDataset, batch_size: int, options: Options) -> dict[s
     batches = iter(loader)
     batch_bytes = sum(array.nbytes for array in next(batches).values())
     kept = [next(batches) for _ in range(options.pick(_KEPT_BYTES, 1) // batch_bytes + 1)]
-
     into = {name: np.empty_like(array) for name, array in kept[0].items()}
 
     def load() -> None:

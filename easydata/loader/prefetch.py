@@ -70,7 +70,7 @@ class Prefetcher(Iterator[Result]):
             raise UsageError("reading ahead does not survive a fork; iterate anew in the child.")
         try:
             return self._shared.next()
-        except BaseException:
+        except BaseException:  # also an interrupt: nobody may come back, and the threads would wait
             self.close()
             raise
 
