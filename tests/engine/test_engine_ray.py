@@ -73,16 +73,22 @@ class Loaded:
 
 
 class DieAt:
-    """Notes each attempt at a task, and kills its process at the first ones for task 3."""
+    """Notes each attempt at a task, and kills its process at the first ones for task 3.
 
-    def __init__(self, folder: Path, times: int) -> None:
+    With `after` it does so when that file is there.
+    """
+
+    def __init__(self, folder: Path, times: int, after: Path | None = None) -> None:
         self.folder = folder
         self.times = times
+        self.after = after
 
     def __call__(self, task):
         with (self.folder / str(task)).open("a") as lines:
             lines.write("attempt\n")
         if task == 3 and self.attempts(3) <= self.times:
+            while self.after and not self.after.exists():
+                time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGKILL)
         return task
 
@@ -143,12 +149,16 @@ def test_a_task_whose_worker_dies_is_run_again(engine, tmp_path):
 
 
 def test_a_task_that_always_kills_its_worker_is_told(engine, tmp_path):
-    function = DieAt(tmp_path, times=99)
+    # A worker that dies at once may take finished results with it that were not sent yet: if it
+    # does so every time, the task that is told is not the one that kills.
+    taken = tmp_path / "taken"
+    function = DieAt(tmp_path, times=99, after=taken)
     results = engine.map(function, range(12))
     assert [next(results) for _ in range(3)] == [0, 1, 2]
+    taken.touch()
     with pytest.raises(WorkerError, match=r"Ray worker died.* actor .*Run again to continue"):
         next(results)
-    assert function.attempts(3) == 4
+    assert 1 < function.attempts(3) <= 4  # Ray counts what it sent to a dead worker as well
 
 
 def test_workers_killed_from_outside_are_replaced(engine):
