@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from easydata._paths import local_folder
 from easydata.build.api import build
 from easydata.build.existing import Existing, inspect_output
 from easydata.build.options import check_options, option_values
@@ -55,7 +56,7 @@ def explain(
         NotADatasetError: `build` made no complete dataset there.
         UsageError: an option is wrong, or is none of `build`.
     """
-    existing = inspect_output(Path(path), overwrite=False)
+    existing = inspect_output(local_folder(path, name="path"), overwrite=False)
     if existing is None:
         raise NotADatasetError(f"{path} holds no complete dataset that easydata built.")
     for name in options:

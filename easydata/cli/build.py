@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
@@ -38,7 +37,9 @@ def build_command(
             show_default=False,
         ),
     ],
-    out: Annotated[Path, typer.Option(help="The dataset directory to make.", show_default=False)],
+    out: Annotated[
+        str, typer.Option(help="The dataset directory to make.", show_default=False, metavar="DIR")
+    ],
     text_field: Annotated[str, _option("text_field", "Field that holds the text.")] = _DEFAULTS[
         "text_field"
     ],

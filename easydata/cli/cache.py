@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from easydata._paths import local_folder
 from easydata._units import format_bytes, parse_bytes
 from easydata.cache import clock
 from easydata.cache.disk import DiskCache
@@ -27,7 +28,7 @@ _EXIT_MISSING = 1
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _AGE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([smhdw])\s*")
 CachePath = Annotated[
-    Path, typer.Argument(help="A cache directory.", show_default=False, metavar="CACHE")
+    str, typer.Argument(help="A cache directory.", show_default=False, metavar="CACHE")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -113,7 +114,7 @@ def stats_command(path: CachePath, json_text: Json = False) -> None:
     """
     found = _open_to_read(path).overview()
     if json_text:
-        typer.echo(json.dumps({"path": str(path)} | asdict(found), indent=2))
+        typer.echo(json.dumps({"path": path} | asdict(found), indent=2))
         return
     for name, text in _lines(path, found):
         typer.echo(f"{name:<16}{text}")
@@ -176,17 +177,18 @@ def gc_command(
         )
 
 
-def _open_to_read(path: Path) -> DiskCache:
-    if not path.exists():
+def _open_to_read(path: str) -> DiskCache:
+    folder = local_folder(path, name="path")
+    if not folder.exists():
         raise NotADatasetError(f"{path} does not exist.")
-    if (path / STATE_FILE).exists() or (path.is_dir() and read_splits(path) is not None):
+    if (folder / STATE_FILE).exists() or (folder.is_dir() and read_splits(folder) is not None):
         raise NotADatasetError(f"{path} is a dataset, not a cache. See: easydata info {path}")
-    return DiskCache(path, readonly=True)
+    return DiskCache(folder, readonly=True)
 
 
-def _open_to_write(path: Path, found: Overview, max_bytes: int | None) -> DiskCache:
+def _open_to_write(path: str, found: Overview, max_bytes: int | None) -> DiskCache:
     # Only a cache that has had a limit knows when its entries were used.
-    has_uses = CacheFolder(path, readonly=True).uses.exists()
+    has_uses = CacheFolder(Path(path), readonly=True).uses.exists()
     codec, shard_format = next(iter(found.codecs), "none ipc").split()
     return DiskCache(path, codec, format=shard_format, size_limit=max_bytes if has_uses else None)
 
@@ -212,8 +214,8 @@ def _parse_age(text: str) -> float:
     return float(match[1]) * _SECONDS[match[2]]
 
 
-def _lines(path: Path, found: Overview) -> Iterator[tuple[str, str]]:
-    yield "path", str(path)
+def _lines(path: str, found: Overview) -> Iterator[tuple[str, str]]:
+    yield "path", path
     yield "entries", f"{found.entries:,}"
     if found.expired:
         yield "expired", f"{found.expired:,} more, which gc removes"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -32,7 +31,7 @@ def _option(help_text: str, *names: str) -> Any:
 
 def explain_command(
     path: Annotated[
-        Path, typer.Argument(help="A dataset directory.", show_default=False, metavar="DIR")
+        str, typer.Argument(help="A dataset directory.", show_default=False, metavar="DIR")
     ],
     sources: Annotated[
         list[str] | None, typer.Argument(help="Files, folders, quoted globs, or URLs.")

@@ -6,12 +6,12 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from easydata._paths import local_folder
 from easydata._units import format_bytes, format_count
 from easydata.dataset import TokenDataset, open_dataset, open_splits
 from easydata.dataset.info import dataset_info
@@ -23,15 +23,16 @@ __all__ = ["head_command", "info_command", "verify_command"]
 _IDS_SHOWN = 24
 _CHARACTERS_SHOWN = 1000
 DatasetPath = Annotated[
-    Path, typer.Argument(help="A dataset directory.", show_default=False, metavar="DIR")
+    str, typer.Argument(help="A dataset directory.", show_default=False, metavar="DIR")
 ]
 
 
-def _open_all(path: Path) -> list[TokenDataset]:
+def _open_all(path: str) -> list[TokenDataset]:
     """The dataset at `path`, or all its splits."""
-    if read_splits(path) is not None and not (path / STATE_FILE).exists():
-        return list(open_splits(path).values())
-    return [open_dataset(path)]
+    folder = local_folder(path, name="path")
+    if read_splits(folder) is not None and not (folder / STATE_FILE).exists():
+        return list(open_splits(folder).values())
+    return [open_dataset(folder)]
 
 
 def info_command(

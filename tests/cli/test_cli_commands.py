@@ -196,6 +196,23 @@ def test_what_is_no_dataset_is_told(tmp_path, command, capsys):
     assert "holds no dataset" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["info", "head", "verify", "explain", "ls", "stats", "gc"])
+def test_a_url_for_a_folder_is_refused_as_it_was_written(tmp_path, command, capsys, monkeypatch):
+    # As a path it would be a folder named s3: in the working directory.
+    monkeypatch.chdir(tmp_path)
+    options = ["--tokenizer", "bytes"] if command == "explain" else []
+    assert main([command, "s3://bucket/x", *options]) == 2
+    assert "path is 's3://bucket/x'; give a folder of a local disk" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_build_into_a_url_is_refused(tmp_path, source, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["build", str(source), "--tokenizer", "bytes", "--out", "s3://bucket/x"]) == 2
+    assert "out is 's3://bucket/x'; give a folder of a local disk" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [source]
+
+
 def test_every_command_has_help_with_an_example(capsys):
     commands = typer.main.get_command(app).commands
     of_datasets = {"build", "run", "explain", "info", "head", "verify"}
