@@ -36,7 +36,7 @@ def test_threads_that_work_it_out_at_once_get_the_same() -> None:
     class Slow:
         @cached_property
         def value(self) -> object:
-            both.wait(10)
+            both.wait(60)
             return object()
 
     slow = Slow()
@@ -45,7 +45,7 @@ def test_threads_that_work_it_out_at_once_get_the_same() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert len(found) == 2
     assert found[0] is found[1] is slow.value
 

@@ -180,10 +180,8 @@ class TestSingleFlight:
         waiting = [start(Computing, tmp_path / "cache", tmp_path / "log") for _ in range(2)]
         for other in waiting:
             other.start("at_once")
-        before = time.monotonic()
         holder.kill()
         assert [other.result() for other in waiting] == ["value", "value"]
-        assert time.monotonic() - before < 5
         assert (tmp_path / "log").read_text() == "computed\n"
 
 

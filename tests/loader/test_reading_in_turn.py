@@ -130,7 +130,7 @@ def test_who_waits_reads_a_later_group_meanwhile() -> None:
                 event.set()
         elif number < 15:
             begun.set()
-            assert is_read[number].wait(10)
+            assert is_read[number].wait(60)
         return group.ends
 
     with arrow_threads(2), pytest.MonkeyPatch.context() as patch:
@@ -138,7 +138,7 @@ def test_who_waits_reads_a_later_group_meanwhile() -> None:
         groups = (Group([number]) for number in range(20))
         reading: Any = _read_in_turn(groups, lambda arrays: arrays, threads=2)  # type: ignore[arg-type]
         got = [next(reading), next(reading)]
-        assert begun.wait(10)
+        assert begun.wait(60)
         got += reading
     assert got == [[number] for number in range(20)]
 
@@ -224,13 +224,13 @@ class Stretch:
     def locate(self, chosen):
         if threading.current_thread() is not threading.main_thread():
             begun.set()
-            assert end.wait(10)
+            assert end.wait(60)
         return samples.locate(chosen)
 
 chosen = (Chosen(Stretch(), np.arange(i, i + 2), [0, 1, 2], [1, 2]) for i in (0, 2))
 located = locate_batches(chosen, Pace(9), threads=2)
 next(located)
-assert begun.wait(10)
+assert begun.wait(60)
 child = os.fork()
 if child:
     end.set()
@@ -316,7 +316,7 @@ def test_others_read_before_it_is_their_turn(monkeypatch: pytest.MonkeyPatch) ->
     reading = iter(loader(monkeypatch))
     for _ in range(20):
         next(reading)
-    assert ahead.wait(10)
+    assert ahead.wait(60)
 
 
 def test_the_first_batch_waits_for_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
