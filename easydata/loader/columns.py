@@ -159,7 +159,8 @@ def _copy(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
 def _labels(arrays: Arrays) -> npt.NDArray[Any]:
     ids = arrays["input_ids"]
     labels = empty_aligned(ids.shape, np.dtype(np.int64 if ids.itemsize == 8 else np.int32))
-    flat = {name: array.reshape(-1) for name, array in arrays.items()}
+    needed = {"input_ids", "segment_ids", "loss_mask"} & arrays.keys()
+    flat = {name: arrays[name].reshape(-1) for name in needed}
     segments, mask = flat.get("segment_ids"), flat.get("loss_mask")
     # As if all samples were one, so that NumPy has no rows to go through; some at a time, so that
     # what is worked out for them stays in the processor's cache.

@@ -12,6 +12,7 @@ from easydata.loader.located_tokens import LocatedTokens, SamplePieces
 from easydata.loader.protocols import Arrays, LocatedSamples
 from easydata.loader.ranges import ranges
 from easydata.loader.rows import Rows, empty_aligned
+from easydata.loader.stored_samples import LocatedStored
 
 __all__ = ["group_by_source", "merge", "merge_rows", "ranks_in_source", "rows_of_ids"]
 
@@ -77,6 +78,11 @@ def merge(
     if located and len(pieces) == len(located):
         merged = _merge_pieces(pieces, order)
         return LocatedTokens(merge_rows(rows, order), merged, names, is_copied=True)
+    stored = [part for part in located.values() if isinstance(part, LocatedStored)]
+    arrays = [part.rows for part in stored if part.dtypes == dtypes]
+    if located and len(arrays) == len(located):
+        each = {name: merge_rows([its[name] for its in arrays], order) for name in names}
+        return LocatedStored(each, is_copied=True)
     return _Merged(sources, located, seq_len, dtypes)
 
 

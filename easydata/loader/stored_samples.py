@@ -127,15 +127,32 @@ class StoredSamples:
 
 
 class LocatedStored:
-    """Some of the samples of `StoredSamples`, located."""
+    """Some of the samples of `StoredSamples`, located.
 
-    def __init__(self, rows: dict[str, Rows]) -> None:
-        self._rows = rows
-        self.ids = rows["input_ids"]
+    Attributes:
+        rows: of each array, as they were given.
+        ids: those of `input_ids`.
+    """
+
+    def __init__(self, rows: dict[str, Rows], *, is_copied: bool = False) -> None:
+        """
+        Args:
+            rows: of each array, by name.
+            is_copied: the arrays are copies, also where rows follow one another in memory.
+        """
+        self.rows = rows
+        self.ids = rows[_IDS]
+        self._read = Rows.copy if is_copied else Rows.read
+
+    @property
+    def dtypes(self) -> dict[str, np.dtype[Any]]:
+        """Of the arrays, by name."""
+        found = {name: rows.dtype for name, rows in self.rows.items()}
+        return found | ({_MASK: np.dtype(np.bool_)} if _MASK in found else {})
 
     def read(self, start: int, stop: int) -> Arrays:
         """See `LocatedSamples.read`."""
-        arrays = {name: rows.read(start, stop) for name, rows in self._rows.items()}
+        arrays = {name: self._read(rows, start, stop) for name, rows in self.rows.items()}
         if _MASK in arrays:
             arrays[_MASK] = arrays[_MASK].view(np.bool_)
         return arrays

@@ -211,6 +211,45 @@ def test_stored_samples(tmp_path: Any, copies: list[int]) -> None:
     check(mixture, ["input_ids"])
 
 
+@pytest.mark.parametrize("pack", ["concat", "best_fit"])
+def test_every_array_of_stored_samples_is_copied_once(
+    tmp_path: Any, copies: list[int], pack: str
+) -> None:
+    datasets = {}
+    for name in "abc":
+        rows = [{"text": f"{name}{i} " * (3 + i * 5 % 11)} for i in range(90)]
+        datasets[name] = ed.build(
+            rows,
+            tokenizer="bytes",
+            out=tmp_path / name,
+            seq_len=64,
+            pack=pack,
+            segment_ids=True,
+            pad_token=None if pack == "concat" else 0,
+        )
+    mixture = Mixture({name: StoredSamples(dataset) for name, dataset in datasets.items()})
+    columns = ["input_ids", "segment_ids", "positions"] + ["loss_mask"] * (pack == "best_fit")
+    located = mixture.locate(*mixture.start().take(40))
+    copies.clear()
+    batch = located.read(3, 40)
+    assert copies == [37] * len(columns)
+    assert all(array.ctypes.data % 64 == 0 for array in batch.values())
+    assert pack == "concat" or batch["loss_mask"].dtype == np.bool_
+    check(mixture, columns)
+
+
+def test_stored_arrays_of_several_types(tmp_path: Any) -> None:
+    """Where the types differ, each batch has those that hold all values."""
+    rows = [{"text": "some text " * 40}]
+    options: dict[str, Any] = {"tokenizer": "bytes", "seq_len": 64, "segment_ids": True}
+    narrow = ed.build(rows, out=tmp_path / "a", dtype="uint16", **options)
+    wide = ed.build(rows, out=tmp_path / "b", dtype="uint32", **options)
+    mixture = Mixture({"a": StoredSamples(narrow), "b": StoredSamples(wide)})
+    check(mixture, ["input_ids", "segment_ids", "positions"], 8)
+    for sources in ([0, 0], [1, 1], [0, 1]):
+        assert mixture.read(np.array(sources), np.arange(2))["input_ids"].dtype == np.uint32
+
+
 def test_what_the_rows_lie_in_is_kept_alive() -> None:
     def located() -> Any:
         sources = {
