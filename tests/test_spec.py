@@ -217,7 +217,7 @@ def part_ends(sources: list[SourceBlocks], window: int) -> list[int]:
     return np.cumsum([sum(s.block.nbytes for s in part.spans) for part in parts]).tolist()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(0, 2**32), st.sampled_from([1, 8, 32]), st.booleans(), st.integers(8, 40))
 def test_the_cuts_of_the_page_are_those_of_the_code(
     seed: int, step: int, equal: bool, windows: int
@@ -231,7 +231,7 @@ def test_the_cuts_of_the_page_are_those_of_the_code(
     assert part_ends([SourceBlocks(False, blocks_of_source)], window) == expected
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 2**32), st.integers(1, 4))
 def test_small_files_are_cut_as_the_page_says(seed: int, records_per_file: int) -> None:
     window = 128

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,9 +20,14 @@ def test_killed_builds_end_with_the_same_bytes(tmp_path):
     ed.build(source, out=tmp_path / "whole", tokenizer="bytes", part_size="4kB", shard_size="20kB")
     whole = shards(tmp_path / "whole")
     assert len(whole) > 4
-    out = tmp_path / "out"
-    command = ["build", source, *OPTIONS, "--out", out]
-    assert build_with_kills(command, out, kills=5, seed=1, whole=whole) >= 3
+    killed = 0
+    for number in range(1, 21):  # a build may be done before this process has its turn
+        out = tmp_path / f"out-{number}"
+        command = ["build", source, *OPTIONS, "--out", out]
+        killed += build_with_kills(command, out, kills=5, seed=number, whole=whole)
+        if killed >= 3:
+            break
+    assert killed >= 3
 
 
 def test_the_old_dataset_stays_until_the_new_one_is_complete(tmp_path):
@@ -29,17 +35,25 @@ def test_the_old_dataset_stays_until_the_new_one_is_complete(tmp_path):
     source = write(tmp_path / "a.jsonl", rows(400, seed=1))
     ed.build(source, out=tmp_path / "whole", **sizes)
     whole = shards(tmp_path / "whole")
-    out = tmp_path / "out"
-    ed.build(write(tmp_path / "old.jsonl", rows(300, seed=2)), out=out, **sizes)
-    old = shards(out)
-    command = ["build", source, *OPTIONS, "--out", out, "--overwrite"]
-    assert build_with_kills(command, out, kills=4, seed=2, whole=whole, old=old) >= 2
+    old_source = write(tmp_path / "old.jsonl", rows(300, seed=2))
+    killed = 0
+    for number in range(2, 22):
+        out = tmp_path / f"out-{number}"
+        ed.build(old_source, out=out, **sizes)
+        command = ["build", source, *OPTIONS, "--out", out, "--overwrite"]
+        killed += build_with_kills(command, out, kills=4, seed=number, whole=whole, old=shards(out))
+        if killed >= 2:
+            break
+    assert killed >= 2
 
 
 def test_a_killed_build_says_how_to_go_on(tmp_path):
     source = write(tmp_path / "a.jsonl", rows(400))
     out = tmp_path / "out"
-    assert kill_after_new_names(start("build", source, *OPTIONS, "--out", out), out, 6)
+    for _ in range(20):
+        if kill_after_new_names(start("build", source, *OPTIONS, "--out", out), out, 6):
+            break
+        shutil.rmtree(out)  # it was done before this process had its turn
     process = start("info", out)
     _, messages = process.communicate(timeout=120)
     assert process.returncode == 2

@@ -114,7 +114,7 @@ record_lists = st.lists(
 
 @given(record_lists, st.integers(16, 300), st.data())
 @example([(10, 5)] * 100, 40, None)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_cuts_are_where_the_docstring_says(records, window, data):
     limit = block_bytes_for(window)
     block_bytes = limit if data is None else data.draw(st.integers(1, limit))
@@ -184,7 +184,7 @@ def original(tmp_path_factory):
 @example(0, 0, ["before"])
 @example(len(FILE), 0, ["behind"])
 @example(700, 3, [])
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_an_edit_changes_only_parts_near_it(tmp_path_factory, original, place, deleted, added):
     path = tmp_path_factory.mktemp("edit") / "b.jsonl"
     edited = [*FILE[:place], *({"text": text} for text in added), *FILE[place + deleted :]]

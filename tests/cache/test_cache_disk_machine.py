@@ -393,7 +393,6 @@ Machine.TestCase.settings = settings(
     # `make stress` asks for many more.
     max_examples=int(os.environ.get("EASYDATA_MACHINE_EXAMPLES", "80")),
     stateful_step_count=50,
-    deadline=None,
     derandomize=True,  # so that a change is judged by what it changed
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],  # explaining takes minutes
     report_multiple_bugs=False,

@@ -93,7 +93,7 @@ def entries_of(blocks: Blocks, unit: int) -> list[Entry]:
     return found
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(case=cases(), data=st.data())
 @pytest.mark.parametrize(("compression", "shard_format"), FILES)
 def test_every_entry_comes_back(

@@ -107,7 +107,7 @@ def expected(entries: list[Entry]) -> list[Entry]:
     return [entry._replace(data=tuple(map(plain, entry.data))) for entry in entries]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(cases())
 def test_arrow_reads_what_was_written(case: tuple[EntryCodec, list[Entry]]) -> None:
     codec, entries = case
@@ -124,7 +124,7 @@ def test_arrow_reads_what_was_written(case: tuple[EntryCodec, list[Entry]]) -> N
     ]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(cases(), st.integers(0, 3))
 def test_entries_are_found_again_without_arrow(
     case: tuple[EntryCodec, list[Entry]], before: int
@@ -162,7 +162,7 @@ def test_entries_are_found_again_without_arrow(
     assert found == [*([entry] for entry in expected(entries)), expected(entries)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(cases())
 def test_data_lies_at_multiples_of_64(case: tuple[EntryCodec, list[Entry]]) -> None:
     codec, entries = case
@@ -217,7 +217,7 @@ def test_a_message_that_was_cut_off_is_none() -> None:
     assert message_bytes(bytes(4096), 0) is None
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=600))
 def test_other_bytes_are_no_message_or_not_intact(data: bytes) -> None:
     for lead in (b"", b"\xff\xff\xff\xff", b"\xff\xff\xff\xff\x38\x00\x00\x00"):
@@ -255,7 +255,7 @@ def test_too_many_items_for_a_batch_are_refused() -> None:
         codec.encode_rows([entry] * 3)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(cases(), st.randoms(use_true_random=False))
 def test_many_messages_of_one_row_are_found_and_joined(
     case: tuple[EntryCodec, list[Entry]], random: Any

@@ -43,7 +43,7 @@ def run_bytes(codec: EntryCodec, entry: Entry) -> list[int]:
     return [memoryview(run).nbytes for run in runs]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(case=cases(), max_bytes=st.integers(16, 200))
 def test_what_is_cut_can_be_joined(case: tuple[EntryCodec, list[Entry]], max_bytes: int) -> None:
     codec, (entry, *_) = case

@@ -32,14 +32,14 @@ def entry(key: str, ids: list[int], name: str) -> Entry:
 ENTRIES = [entry("a", [1, 2], "x"), entry("ü", [], ""), entry("c", [3, 4, 5], "äöü")]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(cases())
 def test_the_bytes_are_those_of_the_entries(case: tuple[EntryCodec, list[Entry]]) -> None:
     codec, entries = case
     assert plain_message(codec, batch_of(codec, entries)) == codec.encode_rows(entries)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(cases(), st.data())
 def test_slices(case: tuple[EntryCodec, list[Entry]], data: st.DataObject) -> None:
     codec, entries = case

@@ -78,7 +78,7 @@ puts = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(puts=puts, collide=st.booleans())
 def test_a_segment_is_a_dict(
     tmp_path_factory: pytest.TempPathFactory, puts: list[list[tuple[int, int]]], collide: bool

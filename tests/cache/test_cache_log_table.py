@@ -45,7 +45,7 @@ def test_what_was_added_is_found(tmp_path: Path) -> None:
     assert all(table.find(chance.getrandbits(64)) is None for _ in range(1000))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(entries=st.lists(hashes, max_size=60), built=st.booleans())
 def test_equal_and_neighbouring_hashes(
     tmp_path_factory: pytest.TempPathFactory, entries: list[int], built: bool

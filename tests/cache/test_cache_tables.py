@@ -399,7 +399,7 @@ def test_what_has_no_columns_is_shown_as_text(kind: str, tmp_path: Path) -> None
             assert {row.pop("key"): row for row in rows_of(cache.to_table())} == found
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_tables_have_exactly_what_can_be_got(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
@@ -577,7 +577,7 @@ def test_many_copies_are_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 # What finds many at once
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     entries=st.lists(HASHES, max_size=60),
     asked=st.lists(HASHES, max_size=60),

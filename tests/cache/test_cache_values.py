@@ -22,7 +22,7 @@ from easydata.cache.values.encoding import encode_any
 from easydata.errors import UnsupportedValueError
 from tests.cache.values_strategy import FLAT_DICTS, VALUES, WIDE_DICTS, assert_same
 
-SLOW = settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=400)
+SLOW = settings(suppress_health_check=list(HealthCheck), max_examples=400)
 
 
 def stored(column: Column, *, shift: int = 0) -> Any:

@@ -91,9 +91,7 @@ def test_gather(dataset: ed.TokenDataset, oracle: Oracle) -> None:
             dataset.gather(np.array(bad), 5)
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_gather_anything(folders: dict[str, Path], oracle: Oracle, data: st.DataObject) -> None:
     # A fresh dataset each time: what was opened and checked before must not matter.

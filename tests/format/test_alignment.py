@@ -52,7 +52,7 @@ def assert_aligned(batch: pa.RecordBatch, base: int, size: int) -> int:
     return count
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(batches(), CODECS)
 def test_round_trip(batch: pa.RecordBatch, codec: Codec) -> None:
     message = b"".join(encode_batch(batch, codec))
@@ -62,14 +62,14 @@ def test_round_trip(batch: pa.RecordBatch, codec: Codec) -> None:
     assert len(message) % 64 == 0
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(batches(), CODECS)
 def test_equal_batches_give_equal_bytes(batch: pa.RecordBatch, codec: Codec) -> None:
     first = b"".join(encode_batch(rebuilt(batch), codec))
     assert b"".join(encode_batch(rebuilt(batch), codec)) == first
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(batch_lists())
 def test_every_buffer_starts_at_a_multiple_of_64(written: list[pa.RecordBatch]) -> None:
     data = pa.py_buffer(shard_of(written, Codec("none")))
@@ -80,7 +80,7 @@ def test_every_buffer_starts_at_a_multiple_of_64(written: list[pa.RecordBatch]) 
         assert_aligned(batch, data.address, data.size)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(batch_lists(), CODECS)
 def test_arrow_reads_the_stream_of_any_codec(written: list[pa.RecordBatch], codec: Codec) -> None:
     reader = pa.ipc.open_stream(shard_of(written, codec))
@@ -88,7 +88,7 @@ def test_arrow_reads_the_stream_of_any_codec(written: list[pa.RecordBatch], code
     assert [b.to_pylist() for b in reader] == [b.to_pylist() for b in written]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(schemas(), st.dictionaries(st.binary(max_size=9), st.binary(max_size=99), max_size=3))
 def test_schema_round_trip(schema: pa.Schema, metadata: dict[bytes, bytes]) -> None:
     message = encode_schema(schema, metadata)

@@ -44,7 +44,7 @@ def test_no_bytes_have_no_block() -> None:
     assert block_count(0) == 0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.sampled_from([0, 10, MIB - 1, MIB, MIB + 1, 2 * MIB + 7]),
     st.lists(st.floats(0, 1), max_size=5),

@@ -43,7 +43,7 @@ def make_shards(plan: list[Any]) -> list[ShardEntry]:
     return shards
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(_shard, min_size=1, max_size=5))
 def test_derived_arrays_against_a_loop(plan: list[Any]) -> None:
     ledger = Ledger.build(SCHEMA, {}, shards=make_shards(plan))

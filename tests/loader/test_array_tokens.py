@@ -20,7 +20,7 @@ from easydata.loader.rows import fill_rows
 from .sequences import samples_of
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     size=st.integers(1, 200),
     dtype=st.sampled_from(["uint8", "int16", "uint16", "uint32", "int64"]),

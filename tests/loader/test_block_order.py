@@ -40,7 +40,7 @@ def samples_in(runs: Borders) -> set[int]:
     return {sample for first, stop in runs.tolist() for sample in range(first, stop)}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(sizes=block_sizes, seed=seeds, epoch=st.integers(0, 10**6), data=st.data())
 def test_any_blocks(sizes: list[int], seed: int, epoch: int, data: st.DataObject) -> None:
     borders = borders_of(sizes)
@@ -105,7 +105,7 @@ def test_golden_values() -> None:
     ]  # fmt: skip
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(sizes=st.lists(st.integers(0, 50), min_size=1, max_size=60), least=st.integers(1, 100))
 def test_merging(sizes: list[int], least: int) -> None:
     borders = borders_of(sizes)
@@ -140,7 +140,7 @@ def test_very_many_blocks_become_few() -> None:
     assert merged[-1] == 1_500_000
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(sizes=block_sizes, seed=seeds, start=st.integers(0, 300), length=st.integers(0, 90))
 def test_epochs(sizes: list[int], seed: int, start: int, length: int) -> None:
     borders, total = borders_of(sizes), sum(sizes)

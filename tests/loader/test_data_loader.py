@@ -70,7 +70,7 @@ def sample_numbers(batch: dict[str, npt.NDArray[Any]], seq_len: int) -> list[int
     return numbers.tolist()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     num_tokens=st.integers(1, 120),
     batch_size=st.integers(1, 12),

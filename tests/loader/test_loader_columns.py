@@ -52,7 +52,7 @@ TYPES = {"loss_mask": "bool", "document_ids": "int64"}
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     lengths=st.lists(st.integers(0, 30), min_size=1, max_size=25).filter(any),
     seq_len=st.integers(1, 20),

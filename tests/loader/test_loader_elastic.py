@@ -68,7 +68,7 @@ def test_only_the_last_batch_of_all_is_not_full(strategy: str, *, drop_last: boo
         assert len(loader) == len(sizes)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     name=st.sampled_from(NAMES),
     runs=st.lists(

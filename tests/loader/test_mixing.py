@@ -95,7 +95,7 @@ def cut(order: list[Place], sizes: list[int], weights: list[int], strategy: str)
     raise AssertionError("it does not end")
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.lists(st.tuples(st.integers(1, 10), st.integers(0, 5)), min_size=1, max_size=4).filter(
         lambda drawn: any(weight for _, weight in drawn)

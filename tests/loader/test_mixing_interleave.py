@@ -76,13 +76,13 @@ changing = st.integers(1, 6).flatmap(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(numbers)
 def test_constant_weights_against_the_oracle(drawn: list[int]) -> None:
     assert take(constant(*drawn), 60) == oracle(constant(*drawn), 60, 260)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(changing, st.integers(0, 5))
 def test_changing_weights_against_the_oracle(
     drawn: list[tuple[int, list[int]]], first: int
@@ -95,7 +95,7 @@ def test_changing_weights_against_the_oracle(
     assert take(points, 160) == oracle(points, 160, 260)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.floats(0.001, 1), min_size=1, max_size=12),
     st.lists(st.floats(0.001, 1), min_size=12, max_size=12),
@@ -147,7 +147,7 @@ def test_what_must_be_next_depends_on_weights_to_come() -> None:
     assert take(points, 10) == oracle(points, 10, 130) == [1, 2, 0, 2, 1, 2, 1, 2, 0, 1]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(changing, st.data())
 def test_the_counts_are_all_of_the_state(
     drawn: list[tuple[int, list[int]]], data: st.DataObject
@@ -215,7 +215,7 @@ def can_go_on(weights: list[int], counts: list[int]) -> bool:
     return reaches_a_period(tuple(counts))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.lists(st.sampled_from([1, 1, 2, 9, 17]), min_size=2, max_size=5),
     st.integers(1, 60),

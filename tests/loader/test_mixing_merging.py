@@ -267,7 +267,7 @@ def test_what_the_rows_lie_in_is_kept_alive() -> None:
     assert len(junk) == 20
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 6), max_size=40), st.integers(0, 3))
 def test_grouping(drawn: list[int], more: int) -> None:
     count = max(drawn, default=0) + 1 + more
@@ -316,7 +316,7 @@ def test_rows_merge_whatever_pieces_they_are_of() -> None:
     assert all(one is array for one, array in zip(merged.owner, memory, strict=True))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.data())
 def test_some_samples_of_a_stretch(data: st.DataObject) -> None:
     """Each host and worker locates its own."""

@@ -51,7 +51,7 @@ weights = st.integers(1, 5).flatmap(
 lengths = st.lists(st.integers(0, 70), min_size=1, max_size=6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(weights, lengths, st.integers(0, 30))
 def test_many_periods(drawn: list[int], parts: list[int], before: int) -> None:
     schedule = schedule_of([(0, shares(drawn))])
@@ -61,7 +61,7 @@ def test_many_periods(drawn: list[int], parts: list[int], before: int) -> None:
     assert in_parts(Interleaving(schedule, counts), parts) == expected
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(1, 4).flatmap(
         lambda k: st.lists(
@@ -93,7 +93,7 @@ def test_a_weight_to_come_has_a_say_before_its_step() -> None:
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(2, 6), st.data())
 def test_large_denominators(k: int, data: st.DataObject) -> None:
     """Products that 64 bits do not hold, and such that they just hold."""

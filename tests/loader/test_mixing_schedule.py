@@ -104,7 +104,7 @@ def linear_oracle(
     return [a + (b - a) * part for a, b in zip(now, then, strict=True)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(small, st.integers(0, 5), st.integers(1, 6), st.integers(1, 9))
 def test_linear_against_an_oracle(
     drawn: list[tuple[int, list[int]]], first: int, batch_size: int, block_size: int
@@ -138,7 +138,7 @@ def test_linear_against_an_oracle(
             assert schedule.reached(i, math.floor(shares[i]) + 1) is None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 3000), st.integers(1, 700), st.integers(0, 50))
 def test_cosine(length: int, block_size: int, first: int) -> None:
     points = [(first, [0.9, 0.1]), (first + length, [0.2, 0.8])]

@@ -153,7 +153,7 @@ def check(lengths: list[int], seq_len: int, strategy: str, num_packers: int = 4)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     lengths=st.lists(st.integers(0, 40), min_size=1, max_size=60).filter(any),
     seq_len=st.integers(1, 24),

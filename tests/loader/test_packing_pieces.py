@@ -99,7 +99,7 @@ def test_lengths_that_are_not_those_of_the_plan() -> None:
         samples.read(np.array([1]))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     samples=st.lists(st.lists(st.integers(0, 5), max_size=5), max_size=8),
     room=st.integers(0, 4),

@@ -37,7 +37,7 @@ def slow_read(plan: PackingPlan, pad: int | None) -> dict[str, list[list[int]]]:
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     lengths=st.lists(st.integers(0, 40), min_size=1, max_size=30).filter(any),
     seq_len=st.integers(1, 33),

@@ -50,7 +50,7 @@ def same(plan: PackingPlan, other: PackingPlan) -> bool:
     return all(np.array_equal(a, vars(other)[name]) for name, a in vars(plan).items())
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(
     lengths=st.lists(st.integers(0, 40), min_size=1, max_size=40).filter(any),
     seq_len=st.integers(1, 24),
@@ -143,7 +143,7 @@ def test_the_arrays_are_mapped_and_outlive_the_file(tmp_path: Path) -> None:
     assert same(plans[1], plan_packing(lengths, 64, "first_fit"))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_a_damaged_plan_is_made_anew(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:

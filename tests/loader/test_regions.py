@@ -46,7 +46,7 @@ def pieces_of(sizes: list[int], start: int, length: int) -> list[tuple[int, int,
 sizes_of_regions = st.lists(st.integers(0, 9) | st.sampled_from([0, 1, 40]), max_size=30)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(sizes=sizes_of_regions, entries=st.sampled_from([1, 2, 8, 4096]), data=st.data())
 def test_any_regions(sizes: list[int], entries: int, data: st.DataObject) -> None:
     total = sum(sizes)

@@ -107,7 +107,7 @@ def is_one_run(spans: list[list[tuple[int, int] | None]]) -> bool | None:
     return all(before[1] == after[0] for before, after in itertools.pairwise(known))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(drawn=drawn_rows(), data=st.data())
 def test_any_rows(drawn: Drawn, data: st.DataObject) -> None:
     rows = fill_rows(

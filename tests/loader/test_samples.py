@@ -77,7 +77,7 @@ def oracle(lengths: Sequence[int], seq_len: int, pad: int | None) -> dict[str, l
     return found
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     lengths=st.lists(st.integers(0, 20), min_size=1, max_size=12),
     seq_len=st.integers(1, 12),

@@ -141,7 +141,7 @@ def test_a_byte_order_mark_and_a_shared_part(file: Callable[..., Path]) -> None:
     ]
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(pipelines())
 def test_what_is_read_back_is_equal(config: PipelineConfig) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -161,7 +161,7 @@ def leaves(value: Any) -> Iterator[Any]:
             yield from leaves(item)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(pipelines())
 def test_plain_data_is_plain_and_short(config: PipelineConfig) -> None:
     values = config.to_dict()

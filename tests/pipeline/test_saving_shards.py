@@ -103,7 +103,7 @@ FORMATS = [
 ]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     form=st.sampled_from(FORMATS),
     lengths=st.lists(st.integers(0, 400) | st.just(3000), max_size=40),

@@ -34,7 +34,7 @@ OTHERS = ("pool", "first_fit", "best_fit")
 
 
 @given(lengths=LENGTHS, cut=CUT)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_concat_is_the_stream_as_if_there_were_no_windows(lengths, cut):
     documents = numbered(lengths)
     found = joined(samples_of(Rows(documents, cut), strategy="concat"))
@@ -43,7 +43,7 @@ def test_concat_is_the_stream_as_if_there_were_no_windows(lengths, cut):
 
 
 @given(lengths=LENGTHS, cut=CUT)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_greedy_is_as_if_there_were_no_windows(lengths, cut):
     documents = numbered(lengths)
     found = joined(samples_of(Rows(documents, cut), strategy="greedy"))
@@ -53,7 +53,7 @@ def test_greedy_is_as_if_there_were_no_windows(lengths, cut):
 
 @pytest.mark.parametrize("strategy", OTHERS)
 @given(lengths=LENGTHS, cut=CUT, packers=st.integers(1, 4), factor=st.integers(1, 3))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_every_token_comes_once_and_documents_stay_whole(strategy, lengths, cut, packers, factor):
     documents = numbered(lengths)
     config = {"strategy": strategy, "num_packers": packers, "shuffle_buffer_factor": factor}

@@ -28,9 +28,7 @@ FORMS = {
     "paragraph": (Paragraphs, TextParser("paragraph")),
 }
 
-fast = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+fast = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 pieces = st.lists(
     st.sampled_from(
         [b"\n", b"\r\n", b" ", b"a", b'"', b'""', b",", b'"x\ny"', b"{}", b"\xff", b"\t"]

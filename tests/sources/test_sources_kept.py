@@ -143,7 +143,7 @@ def test_columns_of_tables(given_kind, kind, values, expected):
 plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     values=st.lists(plain, max_size=6),
     kind=st.sampled_from([pa.int64(), pa.float64(), pa.bool_(), pa.string(), pa.int8()]),

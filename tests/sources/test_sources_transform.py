@@ -375,7 +375,7 @@ value = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(m
 row = st.fixed_dictionaries({"text": st.text(max_size=5), "v": value})
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rows=st.lists(row, min_size=1, max_size=8))
 def test_a_transform_that_changes_nothing_changes_nothing(rows):
     [source] = find_sources(rows)

@@ -121,7 +121,7 @@ def test_marks_of_nothing_and_of_bits():
     assert block.ends.tolist() == [1, 2]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     values=st.lists(st.none() | st.lists(st.none() | st.text(max_size=3), max_size=3), max_size=9),
     cut=st.integers(0, 9),
