@@ -214,7 +214,8 @@ def test_who_stops_early_leaves_nothing(workers: int) -> None:
         len(loader)
     assert len(rows(islice(loader, 50))) == 50
     gc.collect()
-    assert not [name for name in threading.enumerate() if "prefetch" in name.name]
+    # Others, as those of Grain, end some time after they are let go.
+    assert not [t for t in threading.enumerate() if t.name.startswith("easydata-prefetch")]
 
 
 @pytest.mark.parametrize("make", [one, mixed, scheduled])

@@ -219,13 +219,11 @@ def test_hierarchical_hands_out_what_is_open_and_disk_opens_anew(config):
 
 def test_what_is_too_old_is_tokenized_again(config, counting, monkeypatch):
     fields = {"cache": {"disk_cache_expiry": 60}}
-    start(config("a", **fields)).build()
+    made = start(config("a", **fields)).build().metadata.created_at
+    monkeypatch.setattr("easydata.pipeline.slots.time.time", lambda: made + 59)
     start(config("a", **fields)).build()
     assert len(counting.texts) == 40
-    import time
-
-    now = time.time()
-    monkeypatch.setattr("easydata.pipeline.slots.time.time", lambda: now + 61)
+    monkeypatch.setattr("easydata.pipeline.slots.time.time", lambda: made + 61)
     pipeline = start(config("a", **fields))
     pipeline.build()
     assert len(counting.texts) == 80

@@ -25,7 +25,9 @@ from .streams import Rows, batch_of, joined, numbered, samples_of
 def _no_thread_is_left() -> Iterator[None]:
     before = set(threading.enumerate())
     yield
-    assert set(threading.enumerate()) <= before
+    # JAX has a timer as it starts, which ends some time after it is cancelled.
+    left = {one for one in threading.enumerate() if not isinstance(one, threading.Timer)}
+    assert left <= before
 
 
 def config(names="a", *, load: Any = None, **stages: Any) -> PipelineConfig:

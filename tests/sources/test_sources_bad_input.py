@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import os
 import re
@@ -250,6 +251,7 @@ def test_readers_close_their_files(tmp_path, read, compress, suffix):
     path = tmp_path / f"rows.jsonl{suffix}"
     path.write_bytes(compress(suffix, b'{"text": "a"}\n' * 100))
     [source] = find_sources(path)
+    gc.collect()  # what other tests left open
     before = len(os.listdir("/proc/self/fd"))
     source.peek(["text"], 1)
     with source.open(["text"], 10) as reader:
