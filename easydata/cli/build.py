@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, cast, get_args
 
 import typer
 
@@ -48,11 +48,11 @@ def build_command(
     ] = [],  # noqa: B006 - typer copies it
     rename_fields: Annotated[
         list[str], typer.Option(help="New names of fields: old=new.", show_default=False)
-    ] = [],  # noqa: B006
+    ] = [],  # noqa: B006 - typer copies it
     schema: Annotated[
         list[str],
         typer.Option(help="Types of kept fields: score=float64,year=int32.", show_default=False),
-    ] = [],  # noqa: B006
+    ] = [],  # noqa: B006 - typer copies it
     type: Annotated[
         str | None,
         _option("type", "Read every file as jsonl, json, text, csv, tsv, parquet or arrow."),
@@ -63,7 +63,7 @@ def build_command(
     storage_options: Annotated[
         list[str],
         typer.Option(help="Options of the URL's file system: anon=true.", show_default=False),
-    ] = [],  # noqa: B006
+    ] = [],  # noqa: B006 - typer copies it
     retries: Annotated[
         int, _option("retries", "How often a failed read of a remote file is tried again.")
     ] = _DEFAULTS["retries"],
@@ -146,7 +146,7 @@ def build_command(
     splits: Annotated[
         list[str],
         typer.Option(help="Shares by name: train=0.99,validation=0.01.", show_default=False),
-    ] = [],  # noqa: B006
+    ] = [],  # noqa: B006 - typer copies it
     progress: Annotated[
         str, _option("progress", "auto, rich, tqdm, json (lines on standard error) or none.")
     ] = _DEFAULTS["progress"],
@@ -188,7 +188,7 @@ def build_command(
         _print_estimate(estimate_build(sources, options))
         return
     replace: Replace = "always" if overwrite else "never"
-    report = run(sources, options, progress=progress, replace=replace)  # type: ignore[arg-type]
+    report = run(sources, options, progress=cast("ProgressKind", progress), replace=replace)
     typer.echo(report.summary)
 
 

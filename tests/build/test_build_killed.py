@@ -51,9 +51,11 @@ def test_a_killed_build_says_how_to_go_on(tmp_path):
     source = write(tmp_path / "a.jsonl", rows(400))
     out = tmp_path / "out"
     for _ in range(20):
-        if kill_after_new_names(start("build", source, *OPTIONS, "--out", out), out, 6):
+        is_killed = kill_after_new_names(start("build", source, *OPTIONS, "--out", out), out, 6)
+        if is_killed:
             break
         shutil.rmtree(out)  # it was done before this process had its turn
+    assert is_killed
     process = start("info", out)
     _, messages = process.communicate(timeout=120)
     assert process.returncode == 2

@@ -196,12 +196,14 @@ def test_what_is_no_dataset_is_told(tmp_path, command, capsys):
     assert "holds no dataset" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["info", "head", "verify", "explain", "ls", "stats", "gc"])
+@pytest.mark.parametrize(
+    "command", ["info", "head", "verify", "explain", "ls", "get", "stats", "gc"]
+)
 def test_a_url_for_a_folder_is_refused_as_it_was_written(tmp_path, command, capsys, monkeypatch):
     # As a path it would be a folder named s3: in the working directory.
     monkeypatch.chdir(tmp_path)
-    options = ["--tokenizer", "bytes"] if command == "explain" else []
-    assert main([command, "s3://bucket/x", *options]) == 2
+    more = {"explain": ["--tokenizer", "bytes"], "get": ["key"]}.get(command, [])
+    assert main([command, "s3://bucket/x", *more]) == 2
     assert "path is 's3://bucket/x'; give a folder of a local disk" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
